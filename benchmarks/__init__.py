@@ -1,0 +1,1 @@
+"""Benchmarks of event loops under unmodified asyncio code; see README.md."""

@@ -1,0 +1,165 @@
+/* state.h -- what one instance of the module owns.
+
+   Three tables say what is in it; state.c fills, visits and clears them from
+   the same tables, so that a name is written once.  Objects reach the state
+   through their loop or their type, never through a global. */
+#ifndef FL_BASE_STATE_H
+#define FL_BASE_STATE_H
+
+#include "base/base.h"
+#include "base/pool.h"
+
+/* Types that fastloop makes. */
+#define FL_TYPES(X) \
+    X(Loop)         \
+    X(Handle)       \
+    X(TimerHandle)  \
+    X(ThreadHandle) \
+    X(Future)       \
+    X(FutureIter)   \
+    X(Task)         \
+    X(TaskStep)     \
+    X(TaskWakeup)   \
+    X(JobQueue)
+
+/* Interned names of attributes and keywords. */
+#define FL_STRINGS(X)                                                   \
+    X(_asyncio_future_blocking)                                         \
+    X(_cancelled)                                                       \
+    X(_check_callback)                                                  \
+    X(_create_task_slowly)                                              \
+    X(_loop)                                                            \
+    X(_process_self_data)                                               \
+    X(_run)                                                             \
+    X(_signal_wakeup_begin)                                             \
+    X(add_done_callback)                                                \
+    X(call_at)                                                          \
+    X(call_exception_handler)                                           \
+    X(call_soon)                                                        \
+    X(cancel)                                                           \
+    X(context)                                                          \
+    X(coro)                                                             \
+    X(eager_start)                                                      \
+    X(exception)                                                        \
+    X(get_debug)                                                        \
+    X(get_loop)                                                         \
+    X(handle)                                                           \
+    X(is_running)                                                       \
+    X(loop)                                                             \
+    X(message)                                                          \
+    X(name)                                                             \
+    X(result)                                                           \
+    X(source_traceback)                                                 \
+    X(throw)                                                            \
+    X(time)
+
+/* Objects of other modules, imported once: X(field, module, attribute). */
+#define FL_IMPORTS(X)                                                        \
+    X(AsyncioFuture, "asyncio", "Future")                                    \
+    X(AsyncioTask, "asyncio", "Task")                                        \
+    X(AsyncioHandle, "asyncio.events", "Handle")                             \
+    X(AsyncioTimerHandle, "asyncio.events", "TimerHandle")                   \
+    X(CancelledError, "asyncio.exceptions", "CancelledError")                \
+    X(InvalidStateError, "asyncio.exceptions", "InvalidStateError")          \
+    X(enter_task, "asyncio.tasks", "_enter_task")                            \
+    X(leave_task, "asyncio.tasks", "_leave_task")                            \
+    X(register_task, "asyncio.tasks", "_register_task")                      \
+    X(get_event_loop, "asyncio.events", "get_event_loop")                    \
+    X(get_running_loop, "asyncio.events", "_get_running_loop")               \
+    X(iscoroutine, "asyncio.coroutines", "iscoroutine")                      \
+    X(extract_stack, "asyncio.format_helpers", "extract_stack")              \
+    X(format_callback_source, "asyncio.format_helpers",                      \
+      "_format_callback_source")                                             \
+    X(set_result_unless_cancelled, "asyncio.futures",                        \
+      "_set_result_unless_cancelled")                                        \
+    X(fileobj_to_fd, "selectors", "_fileobj_to_fd")                          \
+    X(is_debug_mode, "asyncio.coroutines", "_is_debug_mode")                 \
+    X(logger, "asyncio.log", "logger")
+
+typedef struct fl_state {
+#define FL_FIELD(name) PyTypeObject *name##_type;
+    FL_TYPES(FL_FIELD)
+#undef FL_FIELD
+
+#define FL_FIELD(name) PyObject *str_##name;
+    FL_STRINGS(FL_FIELD)
+#undef FL_FIELD
+
+#define FL_FIELD(name, module, attribute) PyObject *name;
+    FL_IMPORTS(FL_FIELD)
+#undef FL_FIELD
+
+    /* events._ThreadSafeHandle where it exists (3.14), else events.Handle. */
+    PyObject *AsyncioThreadHandle;
+
+    /* The function that asyncio.graph needs for a second waiter, or NULL. */
+    PyObject *add_to_awaited_by;
+    PyObject *discard_from_awaited_by;
+    PyObject *swap_current_task;     /* 3.12 on, else NULL */
+    PyObject *register_eager_task;   /* 3.12 on, else NULL */
+    PyObject *unregister_eager_task; /* 3.12 on, else NULL */
+    PyObject *current_tasks;         /* the dict of 3.11 to 3.13, or NULL */
+
+    /* Keyword tuples of calls that C makes. */
+    PyObject *kw_context;            /* ("context",) */
+
+    /* The class that fastloop._loop builds on Loop; NULL until it did.
+       Borrowed for comparing only: the package keeps it alive. */
+    PyTypeObject *final_loop_type;
+
+    /* asyncio's own step and wake-up callables, learnt by the layout probe;
+       NULL when the probe did not run or failed. */
+    PyTypeObject *stock_step_type;
+    PyCFunction stock_wakeup;
+    bool layout_ok;                 /* asyncio's structs are as layout.h says */
+    bool context_ok;                /* and contexts as base/context.h says */
+    bool handles_ok;                /* and Handle's slots as handle.h says */
+    ptrdiff_t running_task_offset;  /* in the thread state (3.14), or 0 */
+
+    uint64_t task_names;            /* of "Task-N" */
+    uint64_t forks;                 /* generations of fork since import */
+
+    /* Hooks upward: how the task layer runs its ready entries. */
+    int (*run_step)(struct fl_state *state, PyObject *loop, PyObject *task);
+    /* 1 when it completed the future in C, 0 when the call must be made. */
+    int (*set_result_quickly)(struct fl_state *state, PyObject *loop,
+                              PyObject *future, PyObject *result);
+
+    fl_pool handles;
+    fl_pool timers;
+    fl_pool futures;
+    fl_pool future_iters;
+    fl_pool tasks;
+    fl_pool wakeups;
+} fl_state;
+
+extern struct PyModuleDef fl_module;
+
+/* The state behind an object of one of fastloop's types, or of a subclass. */
+static inline fl_state *
+fl_state_of(PyObject *op)
+{
+    PyObject *module = PyType_GetModuleByDef(Py_TYPE(op), &fl_module);
+    return module == NULL ? NULL : PyModule_GetState(module);
+}
+
+/* The same by an exact type of ours, for deallocation: no exception, and NULL
+   when the interpreter's end has taken type and module apart. */
+static inline fl_state *
+fl_type_state(PyTypeObject *type)
+{
+    PyObject *module = ((PyHeapTypeObject *)type)->ht_module;
+    return module == NULL ? NULL : PyModule_GetState(module);
+}
+
+int fl_state_init(fl_state *state) FL_RAISES;
+int fl_state_traverse(fl_state *state, visitproc visit, void *arg);
+void fl_state_clear(fl_state *state);
+void fl_state_free_pools(fl_state *state);
+
+/* Makes a type of the module from its spec and adds it under its own name.
+   base may be NULL (object). */
+PyTypeObject *fl_add_type(PyObject *module, PyType_Spec *spec,
+                          PyObject *base) FL_RAISES;
+
+#endif

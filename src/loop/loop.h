@@ -1,0 +1,168 @@
+/* loop.h -- the event loop's struct, and what holds of it.
+
+   One iteration (run.c) is: poll, move due timers to the ready queue, run
+   what the ready queue held at that moment.  Order is asyncio's, first in,
+   first out; whatever is scheduled meanwhile waits for the next iteration.
+
+   Invariants:
+   - An entry in `ready` owns a reference to its object.
+   - A timer in `timers` is owned by the heap; its handle's `heap_index` says
+     where it is.
+   - `polling` is set exactly while the loop's thread waits without the GIL;
+     whoever pushes an entry meanwhile wakes the poller, once.
+   - Only code that holds the GIL touches any of this, so another thread may
+     push without a lock. */
+#ifndef FL_LOOP_LOOP_H
+#define FL_LOOP_LOOP_H
+
+#include "base/context.h"
+#include "base/heap.h"
+#include "base/ring.h"
+#include "base/state.h"
+#include "os/clock.h"
+#include "os/poller.h"
+
+/* What a ready entry is, in the low bits of its pointer. */
+typedef enum {
+    FL_READY_HANDLE = 0,   /* one of our handles */
+    FL_READY_STEP = 1,     /* a Task, ours or asyncio's, to be stepped */
+    FL_READY_FOREIGN = 2,  /* another object with asyncio.Handle's manners */
+} fl_ready_kind;
+
+#define FL_READY_MASK ((uintptr_t)7)
+
+/* Methods that a subclass or an instance attribute replaced.  C code that
+   would otherwise skip them then calls them. */
+enum {
+    FL_OVERRIDES_CALL_SOON = 1,
+    FL_OVERRIDES_CALL_AT = 2,
+    FL_OVERRIDES_TIME = 4,
+};
+
+/* Who wants to know about a descriptor: see watcher.h. */
+typedef struct {
+    PyObject *reader;  /* a handle to run when readable; owned, or NULL */
+    PyObject *writer;
+    uint32_t armed;    /* what the poller was told */
+} fl_watch;
+
+typedef struct {
+    PyObject_HEAD
+    /* Borrowed: the loop's type keeps the module, and so the state, alive. */
+    fl_state *state;
+
+    /* What is to be done. */
+    fl_ring ready;
+    fl_heap timers;
+    fl_watch *watches;    /* indexed by descriptor */
+    size_t watch_count;   /* length of the array */
+    fl_poller poller;
+    fl_snapshot snapshot;
+
+    /* Life. */
+    bool closed;
+    bool stopping;
+    bool debug;
+    unsigned char overrides;
+    bool iterating;             /* inside fl_loop_iterate */
+    unsigned long thread_id;    /* of the thread that runs the loop, or 0 */
+    uint64_t forks;             /* state->forks when the loop was made */
+
+    /* Waiting. */
+    bool polling;
+    bool wake_sent;
+    bool signals_armed;   /* the wake-up descriptor points to signal_fd */
+    int signal_fd;        /* read end of the signal pipe, or -1; owned by the
+                             Python side (fastloop/_signals.py) */
+    int credit;           /* callbacks until the next poll is due */
+    int clock_credit;     /* at this credit, ask the clock as well */
+    int64_t polled_at;    /* nanoseconds */
+    int64_t released_at;  /* when the GIL was last given away */
+
+    /* Attributes that asyncio's own methods keep on a loop.  Owned. */
+    PyObject *exception_handler;
+    PyObject *task_factory;
+    PyObject *default_executor;
+    PyObject *current_handle;
+    PyObject *old_agen_hooks;
+    PyObject *origin_tracking_depth;
+    PyObject *asyncgens;
+    PyObject *transports;
+    PyObject *signal_handlers;
+    PyObject *unix_server_sockets;
+    PyObject *watcher;
+    PyObject *signal_pipe;
+    PyObject *job_queue;
+    double slow_callback_duration;
+    bool asyncgens_shutdown_called;
+    bool executor_shutdown_called;
+    bool origin_tracking_enabled;
+} LoopObject;
+
+/* Between two polls of a loop that is never idle lie at most this many
+   callbacks and, looked at every few callbacks, about this much time.  The
+   bound is documented (docs/compatibility.md) and tested. */
+#define FL_POLL_CREDIT      64
+#define FL_POLL_PERIOD_NS   100000
+#define FL_POLL_CLOCK_EVERY 8
+
+/* The interpreter's own switch interval: a loop that runs nothing but C gives
+   the GIL away as often as Python code would. */
+#define FL_RELEASE_PERIOD_NS 5000000
+
+/* asyncio rounds a deadline by the resolution of its clock. */
+#define FL_CLOCK_RESOLUTION 1e-9
+
+/* Longest sleep in one poll, as asyncio's MAXIMUM_SELECT_TIMEOUT. */
+#define FL_MAX_POLL_SECONDS (24.0 * 3600)
+
+/* Life: loop.c. */
+int fl_loop_open(LoopObject *loop, fl_state *state) FL_RAISES;
+void fl_loop_release(LoopObject *loop);
+int fl_loop_traverse(LoopObject *loop, visitproc visit, void *arg);
+int fl_loop_check_closed(LoopObject *loop) FL_RAISES;
+int fl_loop_check_thread(LoopObject *loop) FL_RAISES;
+int fl_loop_check_fork(LoopObject *loop) FL_RAISES;
+
+/* Whether C may schedule on this loop without calling its call_soon: it is
+   ours, unpatched, and not in debug mode, where everything takes the long
+   way so that asyncio's every trace and check is there. */
+static inline bool
+fl_loop_is_plain(fl_state *state, PyObject *op)
+{
+    if (FL_LIKELY(Py_TYPE(op) == state->final_loop_type)
+        || PyObject_TypeCheck(op, state->Loop_type))
+    {
+        LoopObject *loop = (LoopObject *)op;
+        return !loop->debug && !(loop->overrides & FL_OVERRIDES_CALL_SOON);
+    }
+    return false;
+}
+
+/* The loop's clock, honouring an overridden time(). */
+int fl_loop_time(LoopObject *loop, double *seconds) FL_RAISES;
+
+/* Ends the poll that another thread's loop is in. */
+static inline void
+fl_loop_wake(LoopObject *loop)
+{
+    if (FL_UNLIKELY(loop->polling) && !loop->wake_sent) {
+        loop->wake_sent = true;
+        fl_poller_wake(&loop->poller);
+    }
+}
+
+/* Appends to the ready queue.  Steals op, on failure too. */
+static inline int
+fl_loop_push(LoopObject *loop, PyObject *op, fl_ready_kind kind)
+{
+    if (FL_UNLIKELY(fl_ring_push(&loop->ready, (uintptr_t)op | kind) < 0)) {
+        Py_DECREF(op);
+        PyErr_NoMemory();
+        return -1;
+    }
+    fl_loop_wake(loop);
+    return 0;
+}
+
+#endif

@@ -1,0 +1,168 @@
+/* watcher.c -- add_reader, add_writer and what the poller reports. */
+#include "loop/watcher.h"
+
+#include <errno.h>
+
+void
+fl_raise_errno(int negative_errno)
+{
+    errno = -negative_errno;
+    PyErr_SetFromErrno(PyExc_OSError);
+}
+
+/* The slot of fd, or NULL when nobody ever watched it. */
+static fl_watch *
+watch_find(LoopObject *loop, int fd)
+{
+    return fd >= 0 && (size_t)fd < loop->watch_count ? &loop->watches[fd]
+                                                     : NULL;
+}
+
+static fl_watch *
+watch_make(LoopObject *loop, int fd)
+{
+    size_t needed = (size_t)fd + 1;
+    if (needed > loop->watch_count) {
+        size_t count = loop->watch_count == 0 ? 32 : loop->watch_count;
+        while (count < needed) {
+            count *= 2;
+        }
+        fl_watch *watches = realloc(loop->watches, count * sizeof(*watches));
+        if (watches == NULL) {
+            PyErr_NoMemory();
+            return NULL;
+        }
+        for (size_t i = loop->watch_count; i < count; i++) {
+            watches[i] = (fl_watch){NULL, NULL, 0};
+        }
+        loop->watches = watches;
+        loop->watch_count = count;
+    }
+    return &loop->watches[fd];
+}
+
+static PyObject **
+watch_side(fl_watch *watch, uint32_t what)
+{
+    return what == FL_POLL_READ ? &watch->reader : &watch->writer;
+}
+
+/* The loop lets go of a handle that it watched with.  Runs Python. */
+static int
+watch_drop_handle(LoopObject *loop, PyObject *handle)
+{
+    int rc = 0;
+    if (fl_handle_check(loop->state, handle)) {
+        ((HandleObject *)handle)->repeats = false;
+        rc = fl_handle_cancel((HandleObject *)handle);
+    }
+    else {
+        PyObject *result =
+            PyObject_CallMethodNoArgs(handle, loop->state->str_cancel);
+        rc = result == NULL ? -1 : 0;
+        Py_XDECREF(result);
+    }
+    Py_DECREF(handle);
+    return rc;
+}
+
+int
+fl_watch_set(LoopObject *loop, int fd, uint32_t what, PyObject *handle)
+{
+    fl_watch *watch = watch_make(loop, fd);
+    if (watch == NULL) {
+        return -1;
+    }
+    /* Told even when nothing seems to change: the descriptor may have been
+       closed and opened again since, and the kernel's memory went with it. */
+    int rc = fl_poller_set(&loop->poller, fd, watch->armed,
+                           watch->armed | what);
+    if (rc < 0) {
+        fl_raise_errno(rc);
+        return -1;
+    }
+    watch->armed |= what;
+    PyObject **side = watch_side(watch, what);
+    PyObject *old = *side;
+    *side = Py_NewRef(handle);
+    return old == NULL ? 0 : watch_drop_handle(loop, old);
+}
+
+int
+fl_watch_remove(LoopObject *loop, int fd, uint32_t what)
+{
+    fl_watch *watch = watch_find(loop, fd);
+    PyObject **side = watch == NULL ? NULL : watch_side(watch, what);
+    if (side == NULL || *side == NULL) {
+        return 0;
+    }
+    PyObject *old = *side;
+    *side = NULL;
+    uint32_t left = watch->armed & ~what;
+    int rc = fl_poller_set(&loop->poller, fd, watch->armed, left);
+    watch->armed = left;
+    if (rc == -EBADF || rc == -ENOENT) {
+        /* Closed before it was removed: nothing is left to remove. */
+        rc = 0;
+    }
+    if (watch_drop_handle(loop, old) < 0) {
+        return -1;
+    }
+    if (rc < 0) {
+        fl_raise_errno(rc);
+        return -1;
+    }
+    return 1;
+}
+
+/* Queues one handle, or removes a watcher whose handle was cancelled. */
+static int
+watch_queue(LoopObject *loop, int fd, uint32_t what, PyObject *handle)
+{
+    if (fl_handle_check(loop->state, handle)) {
+        if (((HandleObject *)handle)->cancelled) {
+            return fl_watch_remove(loop, fd, what) < 0 ? -1 : 0;
+        }
+        return fl_loop_push(loop, Py_NewRef(handle), FL_READY_HANDLE);
+    }
+    return fl_loop_push(loop, Py_NewRef(handle), FL_READY_FOREIGN);
+}
+
+int
+fl_watch_dispatch(LoopObject *loop, const fl_event *event)
+{
+    fl_watch *watch = watch_find(loop, event->fd);
+    if (watch == NULL || watch->armed == 0) {
+        /* Removed since the kernel noticed; make sure that it knows. */
+        (void)fl_poller_set(&loop->poller, event->fd, FL_POLL_READ, 0);
+        return 0;
+    }
+    uint32_t ready = event->ready & watch->armed;
+    if ((ready & FL_POLL_READ) && watch->reader != NULL
+        && watch_queue(loop, event->fd, FL_POLL_READ, watch->reader) < 0)
+    {
+        return -1;
+    }
+    /* Runs Python above: look again. */
+    watch = watch_find(loop, event->fd);
+    if ((ready & FL_POLL_WRITE) && watch->writer != NULL
+        && watch_queue(loop, event->fd, FL_POLL_WRITE, watch->writer) < 0)
+    {
+        return -1;
+    }
+    return 0;
+}
+
+void
+fl_watches_clear(LoopObject *loop)
+{
+    fl_watch *watches = loop->watches;
+    size_t count = loop->watch_count;
+    loop->watches = NULL;
+    loop->watch_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        Py_XDECREF(watches[i].reader);
+        Py_XDECREF(watches[i].writer);
+    }
+    free(watches);
+}

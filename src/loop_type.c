@@ -1,0 +1,968 @@
+/* loop_type.c -- the Loop as Python sees it: scheduling, tasks, descriptors,
+   running.  Thin: arguments in, one call into the engine.
+
+   The class that users get is made in fastloop/_loop.py, on top of this type
+   and of asyncio.SelectorEventLoop, whose Python methods (argument policy,
+   executor, exception handler) work on the attributes kept here. */
+#include "loop_type.h"
+
+#include "base/args.h"
+#include "loop/loop.h"
+#include "loop/run.h"
+#include "loop/schedule.h"
+#include "loop/timer.h"
+#include "loop/watcher.h"
+#include "task/task.h"
+
+/* --- Scheduling -----------------------------------------------------------*/
+
+/* What debug mode asks of a callback: asyncio's _check_callback. */
+static int
+loop_check_callback(LoopObject *loop, PyObject *callback, const char *method)
+{
+    PyObject *name = PyUnicode_FromString(method);
+    if (name == NULL) {
+        return -1;
+    }
+    PyObject *args[3] = {(PyObject *)loop, callback, name};
+    PyObject *result = PyObject_VectorcallMethod(
+        loop->state->str__check_callback, args, 3, NULL);
+    Py_DECREF(name);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+static int
+loop_check_debug(LoopObject *loop, PyObject *callback, const char *method,
+                 bool any_thread)
+{
+    if (FL_LIKELY(!loop->debug)) {
+        return 0;
+    }
+    if (!any_thread && fl_loop_check_thread(loop) < 0) {
+        return -1;
+    }
+    return loop_check_callback(loop, callback, method);
+}
+
+PyDoc_STRVAR(loop_call_soon_doc,
+             "call_soon($self, callback, /, *args, context=None)\n--\n\n"
+             "Call the callback in the next iteration of the loop.");
+
+static PyObject *
+loop_call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+               PyObject *names)
+{
+    LoopObject *loop = (LoopObject *)op;
+    PyObject *context = NULL;
+    if (fl_check_positional("call_soon", nargs, 1, "callback") < 0
+        || fl_one_keyword("call_soon", args, nargs, names,
+                          loop->state->str_context, &context) < 0
+        || fl_loop_check_closed(loop) < 0
+        || loop_check_debug(loop, args[0], "call_soon", false) < 0)
+    {
+        return NULL;
+    }
+    if (context != NULL && nargs <= 2 && !loop->debug
+        && !(loop->overrides & FL_OVERRIDES_CALL_SOON))
+    {
+        /* A Task's own callables, ours or asyncio's: these never look at the
+           handle that they are owed. */
+        int adopted = fl_task_adopt(loop, args[0], nargs == 2 ? args[1] : NULL,
+                                    context);
+        if (adopted < 0) {
+            return NULL;
+        }
+        if (adopted > 0) {
+            Py_RETURN_NONE;
+        }
+    }
+    return (PyObject *)fl_call_soon(loop, args[0], args + 1, nargs - 1,
+                                    context, false);
+}
+
+PyDoc_STRVAR(loop_call_soon_threadsafe_doc,
+             "call_soon_threadsafe($self, callback, /, *args, context=None)\n"
+             "--\n\nLike call_soon(), from any thread.");
+
+static PyObject *
+loop_call_soon_threadsafe(PyObject *op, PyObject *const *args,
+                          Py_ssize_t nargs, PyObject *names)
+{
+    LoopObject *loop = (LoopObject *)op;
+    PyObject *context = NULL;
+    if (fl_check_positional("call_soon_threadsafe", nargs, 1, "callback") < 0
+        || fl_one_keyword("call_soon_threadsafe", args, nargs, names,
+                          loop->state->str_context, &context) < 0
+        || fl_loop_check_closed(loop) < 0
+        || loop_check_debug(loop, args[0], "call_soon_threadsafe", true) < 0)
+    {
+        return NULL;
+    }
+    return (PyObject *)fl_call_soon(loop, args[0], args + 1, nargs - 1,
+                                    context, true);
+}
+
+/* A deadline as C sees it.  *given is the caller's object where that is not a
+   plain float, borrowed. */
+static int
+loop_parse_when(PyObject *when, double *seconds, PyObject **given)
+{
+    *given = NULL;
+    if (FL_LIKELY(PyFloat_CheckExact(when))) {
+        *seconds = PyFloat_AS_DOUBLE(when);
+        return 0;
+    }
+    *given = when;
+    *seconds = PyFloat_AsDouble(when);
+    return *seconds == -1.0 && PyErr_Occurred() ? -1 : 0;
+}
+
+PyDoc_STRVAR(loop_call_at_doc,
+             "call_at($self, when, callback, /, *args, context=None)\n--\n\n"
+             "Call the callback at a given time of the loop's clock.");
+
+static PyObject *
+loop_call_at(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+             PyObject *names)
+{
+    LoopObject *loop = (LoopObject *)op;
+    PyObject *context = NULL;
+    PyObject *given;
+    double when;
+    if (fl_check_positional("call_at", nargs, 2, "callback") < 0
+        || fl_one_keyword("call_at", args, nargs, names,
+                          loop->state->str_context, &context) < 0)
+    {
+        return NULL;
+    }
+    if (args[0] == Py_None) {
+        PyErr_SetString(PyExc_TypeError, "when cannot be None");
+        return NULL;
+    }
+    if (fl_loop_check_closed(loop) < 0
+        || loop_check_debug(loop, args[1], "call_at", false) < 0
+        || loop_parse_when(args[0], &when, &given) < 0)
+    {
+        return NULL;
+    }
+    return (PyObject *)fl_timer_schedule(loop, when, given, args[1], args + 2,
+                                         nargs - 2, context);
+}
+
+/* call_later by its definition: self.call_at(self.time() + delay, ...). */
+static PyObject *
+loop_call_later_slowly(LoopObject *loop, PyObject *const *args,
+                       Py_ssize_t nargs, PyObject *names)
+{
+    fl_state *state = loop->state;
+    PyObject *now =
+        PyObject_CallMethodNoArgs((PyObject *)loop, state->str_time);
+    PyObject *when = now == NULL ? NULL : PyNumber_Add(now, args[0]);
+    Py_XDECREF(now);
+    if (when == NULL) {
+        return NULL;
+    }
+    Py_ssize_t total = nargs + (names == NULL ? 0 : PyTuple_GET_SIZE(names));
+    PyObject **stack = PyMem_New(PyObject *, (size_t)total + 1);
+    if (stack == NULL) {
+        Py_DECREF(when);
+        return PyErr_NoMemory();
+    }
+    stack[0] = (PyObject *)loop;
+    stack[1] = when;
+    for (Py_ssize_t i = 1; i < total; i++) {
+        stack[i + 1] = args[i];
+    }
+    PyObject *timer = PyObject_VectorcallMethod(
+        state->str_call_at, stack, (size_t)nargs + 1, names);
+    PyMem_Free(stack);
+    Py_DECREF(when);
+    return timer;
+}
+
+PyDoc_STRVAR(loop_call_later_doc,
+             "call_later($self, delay, callback, /, *args, context=None)\n"
+             "--\n\nCall the callback after a delay in seconds.");
+
+static PyObject *
+loop_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *names)
+{
+    LoopObject *loop = (LoopObject *)op;
+    PyObject *context = NULL;
+    if (fl_check_positional("call_later", nargs, 2, "callback") < 0) {
+        return NULL;
+    }
+    PyObject *delay = args[0];
+    if (FL_UNLIKELY(delay == Py_None)) {
+        PyErr_SetString(PyExc_TypeError, "delay must not be None");
+        return NULL;
+    }
+    if (FL_UNLIKELY(loop->debug
+                    || (loop->overrides
+                        & (FL_OVERRIDES_TIME | FL_OVERRIDES_CALL_AT))
+                    || !(PyFloat_CheckExact(delay)
+                         || PyLong_CheckExact(delay))))
+    {
+        return loop_call_later_slowly(loop, args, nargs, names);
+    }
+    double seconds = PyFloat_AsDouble(delay);
+    if ((seconds == -1.0 && PyErr_Occurred())
+        || fl_one_keyword("call_later", args, nargs, names,
+                          loop->state->str_context, &context) < 0
+        || fl_loop_check_closed(loop) < 0)
+    {
+        return NULL;
+    }
+    return (PyObject *)fl_timer_schedule(loop, fl_clock_seconds() + seconds,
+                                         NULL, args[1], args + 2, nargs - 2,
+                                         context);
+}
+
+PyDoc_STRVAR(loop_time_doc, "time($self, /)\n--\n\n"
+                            "The loop's clock, in seconds.");
+
+static PyObject *
+loop_time(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(ignored))
+{
+    return PyFloat_FromDouble(fl_clock_seconds());
+}
+
+/* --- Futures and tasks ----------------------------------------------------*/
+
+PyDoc_STRVAR(loop_create_future_doc,
+             "create_future($self, /)\n--\n\n"
+             "A new Future attached to the loop.");
+
+static PyObject *
+loop_create_future(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    LoopObject *loop = (LoopObject *)op;
+    fl_state *state = loop->state;
+    if (FL_LIKELY(!loop->debug && state->layout_ok)) {
+        return fl_future_new(state, op);
+    }
+    PyObject *args[1] = {op};
+    PyObject *names = PyTuple_Pack(1, state->str_loop);
+    PyObject *future =
+        names == NULL ? NULL
+                      : PyObject_Vectorcall((PyObject *)state->Future_type,
+                                            args, 0, names);
+    Py_XDECREF(names);
+    return future;
+}
+
+/* name and context, if there are no other keywords.  0: there are. */
+static int
+loop_parse_task_keywords(fl_state *state, PyObject *const *values,
+                         PyObject *names, PyObject **name, PyObject **context)
+{
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
+        PyObject *keyword = PyTuple_GET_ITEM(names, i);
+        if (keyword == state->str_name) {
+            *name = values[i];
+        }
+        else if (keyword == state->str_context
+                 && (values[i] == Py_None || PyContext_CheckExact(values[i])))
+        {
+            *context = values[i];
+        }
+        else {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+PyDoc_STRVAR(loop_create_task_doc,
+             "create_task($self, coro, /, **kwargs)\n--\n\n"
+             "Schedule a coroutine; return its Task.");
+
+static PyObject *
+loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                 PyObject *names)
+{
+    LoopObject *loop = (LoopObject *)op;
+    fl_state *state = loop->state;
+    if (fl_loop_check_closed(loop) < 0) {
+        return NULL;
+    }
+    PyObject *name = NULL;
+    PyObject *context = NULL;
+    if (FL_LIKELY(nargs == 1 && loop->task_factory == NULL && !loop->debug
+                  && state->layout_ok)
+        && (names == NULL
+            || loop_parse_task_keywords(state, args + nargs, names, &name,
+                                        &context)))
+    {
+        return fl_task_new(state, op, args[0], name, context);
+    }
+    /* Factories, debug mode, eager starts, errors: in Python. */
+    PyObject *method = PyObject_GetAttr(op, state->str__create_task_slowly);
+    if (method == NULL) {
+        return NULL;
+    }
+    PyObject *task =
+        PyObject_Vectorcall(method, args, (size_t)nargs, names);
+    Py_DECREF(method);
+    return task;
+}
+
+/* --- Descriptors ----------------------------------------------------------*/
+
+static int
+loop_parse_fd(LoopObject *loop, PyObject *file, int *fd)
+{
+    PyObject *number;
+    if (PyLong_CheckExact(file)) {
+        number = Py_NewRef(file);
+    }
+    else {
+        /* asyncio's rules and messages are those of selectors. */
+        number = PyObject_CallOneArg(loop->state->fileobj_to_fd, file);
+        if (number == NULL) {
+            return -1;
+        }
+    }
+    long value = PyLong_AsLong(number);
+    Py_DECREF(number);
+    if (value == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (value < 0 || value > INT_MAX) {
+        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %ld", value);
+        return -1;
+    }
+    *fd = (int)value;
+    return 0;
+}
+
+static PyObject *
+loop_add_watch(LoopObject *loop, const char *method, uint32_t what,
+               PyObject *const *args, Py_ssize_t nargs)
+{
+    int fd;
+    if (fl_check_positional(method, nargs, 2, "callback") < 0
+        || fl_loop_check_closed(loop) < 0 || fl_loop_check_fork(loop) < 0
+        || loop_parse_fd(loop, args[0], &fd) < 0)
+    {
+        return NULL;
+    }
+    /* Not the loop's shared snapshot: what the callback sets in its context
+       it finds again the next time. */
+    PyObject *context = PyContext_CopyCurrent();
+    HandleObject *handle =
+        context == NULL ? NULL
+                        : fl_handle_new(loop, args[1], args + 2, nargs - 2,
+                                        context, false);
+    Py_XDECREF(context);
+    if (handle == NULL) {
+        return NULL;
+    }
+    handle->repeats = true;
+    /* Returned to the caller, watched, queued: the collector must see it. */
+    PyObject_GC_Track(handle);
+    if (fl_watch_set(loop, fd, what, (PyObject *)handle) < 0) {
+        Py_DECREF(handle);
+        return NULL;
+    }
+    return (PyObject *)handle;
+}
+
+static PyObject *
+loop_remove_watch(LoopObject *loop, PyObject *file, uint32_t what)
+{
+    int fd;
+    if (loop->closed) {
+        Py_RETURN_FALSE;
+    }
+    if (loop_parse_fd(loop, file, &fd) < 0 || fl_loop_check_fork(loop) < 0) {
+        return NULL;
+    }
+    int rc = fl_watch_remove(loop, fd, what);
+    return rc < 0 ? NULL : PyBool_FromLong(rc);
+}
+
+static PyObject *
+loop_add_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+{
+    return loop_add_watch((LoopObject *)op, "add_reader", FL_POLL_READ, args,
+                          nargs);
+}
+
+static PyObject *
+loop_add_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+{
+    return loop_add_watch((LoopObject *)op, "add_writer", FL_POLL_WRITE, args,
+                          nargs);
+}
+
+static PyObject *
+loop_remove_reader(PyObject *op, PyObject *file)
+{
+    return loop_remove_watch((LoopObject *)op, file, FL_POLL_READ);
+}
+
+static PyObject *
+loop_remove_writer(PyObject *op, PyObject *file)
+{
+    return loop_remove_watch((LoopObject *)op, file, FL_POLL_WRITE);
+}
+
+PyDoc_STRVAR(loop_watched_doc,
+             "The events (1: read, 2: write) that a descriptor is watched "
+             "for.");
+
+static PyObject *
+loop_watched(PyObject *op, PyObject *file)
+{
+    LoopObject *loop = (LoopObject *)op;
+    int fd;
+    if (loop_parse_fd(loop, file, &fd) < 0) {
+        return NULL;
+    }
+    return PyLong_FromUnsignedLong(
+        (size_t)fd < loop->watch_count ? loop->watches[fd].armed : 0);
+}
+
+PyDoc_STRVAR(loop_watch_signals_doc,
+             "Read signal numbers from a descriptor (-1: no more).");
+
+static PyObject *
+loop_watch_signals(PyObject *op, PyObject *file)
+{
+    LoopObject *loop = (LoopObject *)op;
+    long fd = PyLong_AsLong(file);
+    if (fd == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (loop->signal_fd >= 0 && loop->poller.epoll_fd >= 0
+        && loop->forks == loop->state->forks)
+    {
+        (void)fl_poller_set(&loop->poller, loop->signal_fd, FL_POLL_READ, 0);
+    }
+    loop->signal_fd = -1;
+    if (fd >= 0) {
+        int rc = fl_poller_set(&loop->poller, (int)fd, 0, FL_POLL_READ);
+        if (rc < 0) {
+            fl_raise_errno(rc);
+            return NULL;
+        }
+        loop->signal_fd = (int)fd;
+    }
+    Py_RETURN_NONE;
+}
+
+/* --- Running --------------------------------------------------------------*/
+
+/* Whether the attribute `name` of this very loop is still our C method. */
+static int
+loop_is_own_method(LoopObject *loop, PyObject *name, PyCFunction function)
+{
+    PyObject *method = PyObject_GetAttr((PyObject *)loop, name);
+    if (method == NULL) {
+        return -1;
+    }
+    int own = PyCFunction_CheckExact(method)
+              && PyCFunction_GET_FUNCTION(method) == function
+              && PyCFunction_GET_SELF(method) == (PyObject *)loop;
+    Py_DECREF(method);
+    return own;
+}
+
+static int
+loop_find_overrides(LoopObject *loop)
+{
+    fl_state *state = loop->state;
+    const struct {
+        PyObject *name;
+        PyCFunction function;
+        unsigned char flag;
+    } methods[] = {
+        {state->str_call_soon, FL_METHOD(loop_call_soon),
+         FL_OVERRIDES_CALL_SOON},
+        {state->str_call_at, FL_METHOD(loop_call_at), FL_OVERRIDES_CALL_AT},
+        {state->str_time, loop_time, FL_OVERRIDES_TIME},
+    };
+    unsigned char overrides = 0;
+    for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
+        int own = loop_is_own_method(loop, methods[i].name,
+                                     methods[i].function);
+        if (own < 0) {
+            return -1;
+        }
+        overrides |= own ? 0 : methods[i].flag;
+    }
+    loop->overrides = overrides;
+    return 0;
+}
+
+static int
+loop_setattro(PyObject *op, PyObject *name, PyObject *value)
+{
+    if (PyObject_GenericSetAttr(op, name, value) < 0) {
+        return -1;
+    }
+    LoopObject *loop = (LoopObject *)op;
+    fl_state *state = loop->state;
+    if (name == state->str_call_soon || name == state->str_call_at
+        || name == state->str_time)
+    {
+        return loop_find_overrides(loop);
+    }
+    return 0;
+}
+
+PyDoc_STRVAR(loop_run_doc, "Run iterations until stop() was called.");
+
+static PyObject *
+loop_run(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    LoopObject *loop = (LoopObject *)op;
+    if (fl_loop_check_closed(loop) < 0 || fl_loop_check_fork(loop) < 0
+        || loop_find_overrides(loop) < 0)
+    {
+        return NULL;
+    }
+    loop->released_at = fl_clock_ns();
+    if (fl_loop_run(loop) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(loop_run_once_doc, "Run one iteration.");
+
+static PyObject *
+loop_run_once(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    LoopObject *loop = (LoopObject *)op;
+    if (fl_loop_check_closed(loop) < 0 || fl_loop_iterate(loop) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(loop_stop_doc, "stop($self, /)\n--\n\n"
+                            "Stop after the current iteration.");
+
+static PyObject *
+loop_stop(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    ((LoopObject *)op)->stopping = true;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(loop_is_running_doc, "is_running($self, /)\n--\n\n"
+                                  "Whether the loop runs.");
+
+static PyObject *
+loop_is_running(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(((LoopObject *)op)->thread_id != 0);
+}
+
+PyDoc_STRVAR(loop_is_closed_doc, "is_closed($self, /)\n--\n\n"
+                                 "Whether the loop was closed.");
+
+static PyObject *
+loop_is_closed(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(((LoopObject *)op)->closed);
+}
+
+static PyObject *
+loop_py_check_closed(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    if (fl_loop_check_closed((LoopObject *)op) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+loop_py_check_fork(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    if (fl_loop_check_fork((LoopObject *)op) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+loop_py_check_thread(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    if (fl_loop_check_thread((LoopObject *)op) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(loop_release_doc,
+             "Drop what is queued and close the descriptors.");
+
+static PyObject *
+loop_release(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    LoopObject *loop = (LoopObject *)op;
+    if (!loop->closed) {
+        loop->closed = true;
+        fl_loop_release(loop);
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(loop_get_debug_doc, "get_debug($self, /)\n--\n\n"
+                                 "Whether the loop is in debug mode.");
+
+static PyObject *
+loop_get_debug(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(((LoopObject *)op)->debug);
+}
+
+static PyObject *
+loop_write_to_self(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    fl_loop_wake((LoopObject *)op);
+    Py_RETURN_NONE;
+}
+
+/* asyncio hands handles of its own class to these two. */
+static PyObject *
+loop_add_callback(PyObject *op, PyObject *handle)
+{
+    LoopObject *loop = (LoopObject *)op;
+    if (fl_handle_check(loop->state, handle)) {
+        if (!((HandleObject *)handle)->cancelled
+            && fl_loop_push(loop, Py_NewRef(handle), FL_READY_HANDLE) < 0)
+        {
+            return NULL;
+        }
+        Py_RETURN_NONE;
+    }
+    if (fl_loop_push(loop, Py_NewRef(handle), FL_READY_FOREIGN) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef loop_methods[] = {
+    {"call_soon", FL_METHOD(loop_call_soon), FL_FASTCALL, loop_call_soon_doc},
+    {"call_soon_threadsafe", FL_METHOD(loop_call_soon_threadsafe),
+     FL_FASTCALL, loop_call_soon_threadsafe_doc},
+    {"call_later", FL_METHOD(loop_call_later), FL_FASTCALL,
+     loop_call_later_doc},
+    {"call_at", FL_METHOD(loop_call_at), FL_FASTCALL, loop_call_at_doc},
+    {"time", loop_time, METH_NOARGS, loop_time_doc},
+    {"create_future", loop_create_future, METH_NOARGS,
+     loop_create_future_doc},
+    {"create_task", FL_METHOD(loop_create_task), FL_FASTCALL,
+     loop_create_task_doc},
+    {"stop", loop_stop, METH_NOARGS, loop_stop_doc},
+    {"is_running", loop_is_running, METH_NOARGS, loop_is_running_doc},
+    {"is_closed", loop_is_closed, METH_NOARGS, loop_is_closed_doc},
+    {"get_debug", loop_get_debug, METH_NOARGS, loop_get_debug_doc},
+    {"_add_reader", FL_METHOD(loop_add_reader), METH_FASTCALL, NULL},
+    {"_add_writer", FL_METHOD(loop_add_writer), METH_FASTCALL, NULL},
+    {"_remove_reader", loop_remove_reader, METH_O, NULL},
+    {"_remove_writer", loop_remove_writer, METH_O, NULL},
+    {"_watched", loop_watched, METH_O, loop_watched_doc},
+    {"_watch_signals", loop_watch_signals, METH_O, loop_watch_signals_doc},
+    {"_add_callback", loop_add_callback, METH_O, NULL},
+    {"_add_callback_signalsafe", loop_add_callback, METH_O, NULL},
+    {"_write_to_self", loop_write_to_self, METH_NOARGS, NULL},
+    {"_check_closed", loop_py_check_closed, METH_NOARGS, NULL},
+    {"_check_fork", loop_py_check_fork, METH_NOARGS, NULL},
+    {"_check_thread", loop_py_check_thread, METH_NOARGS, NULL},
+    {"_run", loop_run, METH_NOARGS, loop_run_doc},
+    {"_run_once", loop_run_once, METH_NOARGS, loop_run_once_doc},
+    {"_release", loop_release, METH_NOARGS, loop_release_doc},
+    {NULL},
+};
+
+/* --- Attributes -----------------------------------------------------------*/
+
+#define LOOP_OBJECT(name, field) {name, T_OBJECT, offsetof(LoopObject, field)}
+#define LOOP_BOOL(name, field)   {name, T_BOOL, offsetof(LoopObject, field)}
+
+static PyMemberDef loop_members[] = {
+    LOOP_OBJECT("_exception_handler", exception_handler),
+    LOOP_OBJECT("_default_executor", default_executor),
+    LOOP_OBJECT("_current_handle", current_handle),
+    LOOP_OBJECT("_old_agen_hooks", old_agen_hooks),
+    LOOP_OBJECT("_coroutine_origin_tracking_saved_depth",
+                origin_tracking_depth),
+    LOOP_OBJECT("_made_asyncgens", asyncgens),
+    LOOP_OBJECT("_made_transports", transports),
+    LOOP_OBJECT("_made_signal_handlers", signal_handlers),
+    LOOP_OBJECT("_made_unix_server_sockets", unix_server_sockets),
+    LOOP_OBJECT("_made_watcher", watcher),
+    LOOP_OBJECT("_signal_pipe", signal_pipe),
+    LOOP_OBJECT("_job_queue", job_queue),
+    LOOP_BOOL("_asyncgens_shutdown_called", asyncgens_shutdown_called),
+    LOOP_BOOL("_executor_shutdown_called", executor_shutdown_called),
+    LOOP_BOOL("_closed", closed),
+    LOOP_BOOL("_stopping", stopping),
+    {"_signals_armed", T_BOOL, offsetof(LoopObject, signals_armed)},
+    {"slow_callback_duration", T_DOUBLE,
+     offsetof(LoopObject, slow_callback_duration)},
+    {NULL},
+};
+
+static PyObject *
+loop_get_task_factory(PyObject *op, void *Py_UNUSED(closure))
+{
+    PyObject *factory = ((LoopObject *)op)->task_factory;
+    return Py_NewRef(factory == NULL ? Py_None : factory);
+}
+
+/* NULL stands for None, which is what the fast path of create_task asks. */
+static int
+loop_set_task_factory(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
+{
+    PyObject *factory = value == Py_None ? NULL : Py_XNewRef(value);
+    Py_XSETREF(((LoopObject *)op)->task_factory, factory);
+    return 0;
+}
+
+static PyObject *
+loop_get_debug_flag(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((LoopObject *)op)->debug);
+}
+
+static int
+loop_set_debug_flag(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
+{
+    int debug = value == NULL ? 0 : PyObject_IsTrue(value);
+    if (debug < 0) {
+        return -1;
+    }
+    ((LoopObject *)op)->debug = debug > 0;
+    return 0;
+}
+
+static PyObject *
+loop_get_tracking(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((LoopObject *)op)->origin_tracking_enabled);
+}
+
+static int
+loop_set_tracking(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
+{
+    int enabled = value == NULL ? 0 : PyObject_IsTrue(value);
+    if (enabled < 0) {
+        return -1;
+    }
+    ((LoopObject *)op)->origin_tracking_enabled = enabled > 0;
+    return 0;
+}
+
+static PyObject *
+loop_get_thread_id(PyObject *op, void *Py_UNUSED(closure))
+{
+    unsigned long id = ((LoopObject *)op)->thread_id;
+    if (id == 0) {
+        Py_RETURN_NONE;
+    }
+    return PyLong_FromUnsignedLong(id);
+}
+
+static int
+loop_set_thread_id(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
+{
+    unsigned long id = 0;
+    if (value != NULL && value != Py_None) {
+        id = PyLong_AsUnsignedLong(value);
+        if (id == (unsigned long)-1 && PyErr_Occurred()) {
+            return -1;
+        }
+    }
+    ((LoopObject *)op)->thread_id = id;
+    return 0;
+}
+
+/* The ready queue as a list: for len() and for curious eyes. */
+static PyObject *
+loop_get_ready(PyObject *op, void *Py_UNUSED(closure))
+{
+    LoopObject *loop = (LoopObject *)op;
+    size_t count = fl_ring_count(&loop->ready);
+    PyObject *list = PyList_New((Py_ssize_t)count);
+    if (list != NULL) {
+        for (size_t i = 0; i < count; i++) {
+            uintptr_t entry = fl_ring_peek(&loop->ready, i);
+            PyObject *item = (PyObject *)(entry & ~FL_READY_MASK);
+            PyList_SET_ITEM(list, (Py_ssize_t)i, Py_NewRef(item));
+        }
+    }
+    return list;
+}
+
+static PyObject *
+loop_get_scheduled(PyObject *op, void *Py_UNUSED(closure))
+{
+    LoopObject *loop = (LoopObject *)op;
+    PyObject *list = PyList_New(0);
+    for (size_t i = 0; list != NULL && i < loop->timers.count; i++) {
+        PyObject *timer = loop->timers.nodes[i].item;
+        if (timer != NULL && PyList_Append(list, timer) < 0) {
+            Py_CLEAR(list);
+        }
+    }
+    return list;
+}
+
+static PyObject *
+loop_get_clock_resolution(PyObject *Py_UNUSED(op), void *Py_UNUSED(closure))
+{
+    return PyFloat_FromDouble(FL_CLOCK_RESOLUTION);
+}
+
+static PyGetSetDef loop_getset[] = {
+    {"_task_factory", loop_get_task_factory, loop_set_task_factory, NULL,
+     NULL},
+    {"_debug", loop_get_debug_flag, loop_set_debug_flag, NULL, NULL},
+    {"_coroutine_origin_tracking_enabled", loop_get_tracking,
+     loop_set_tracking, NULL, NULL},
+    {"_thread_id", loop_get_thread_id, loop_set_thread_id, NULL, NULL},
+    {"_ready", loop_get_ready, NULL, NULL, NULL},
+    {"_scheduled", loop_get_scheduled, NULL, NULL, NULL},
+    {"_clock_resolution", loop_get_clock_resolution, NULL, NULL, NULL},
+    {NULL},
+};
+
+/* --- Life -----------------------------------------------------------------*/
+
+/* Everything is set up here, so that a subclass which forgets __init__ has a
+   working loop all the same. */
+static PyObject *
+loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
+         PyObject *Py_UNUSED(kwargs))
+{
+    PyObject *module = PyType_GetModuleByDef(type, &fl_module);
+    if (module == NULL) {
+        return NULL;
+    }
+    fl_state *state = PyModule_GetState(module);
+    LoopObject *loop = (LoopObject *)type->tp_alloc(type, 0);
+    if (loop == NULL) {
+        return NULL;
+    }
+    PyObject *debug = NULL;
+    if (fl_loop_open(loop, state) < 0
+        || (debug = PyObject_CallNoArgs(state->is_debug_mode)) == NULL
+        || loop_set_debug_flag((PyObject *)loop, debug, NULL) < 0
+        || loop_find_overrides(loop) < 0)
+    {
+        /* Not "unclosed": nobody ever had it. */
+        loop->closed = true;
+        Py_CLEAR(loop);
+    }
+    Py_XDECREF(debug);
+    return (PyObject *)loop;
+}
+
+static int
+loop_init(PyObject *Py_UNUSED(op), PyObject *args, PyObject *kwargs)
+{
+    /* asyncio's loops take a selector.  Ours has no use for one. */
+    static char *keywords[] = {"selector", NULL};
+    PyObject *selector = NULL;
+    return PyArg_ParseTupleAndKeywords(args, kwargs, "|O:Loop", keywords,
+                                       &selector)
+               ? 0
+               : -1;
+}
+
+/* The attributes that are plain references. */
+static const size_t loop_object_fields[] = {
+    offsetof(LoopObject, exception_handler),
+    offsetof(LoopObject, task_factory),
+    offsetof(LoopObject, default_executor),
+    offsetof(LoopObject, current_handle),
+    offsetof(LoopObject, old_agen_hooks),
+    offsetof(LoopObject, origin_tracking_depth),
+    offsetof(LoopObject, asyncgens),
+    offsetof(LoopObject, transports),
+    offsetof(LoopObject, signal_handlers),
+    offsetof(LoopObject, unix_server_sockets),
+    offsetof(LoopObject, watcher),
+    offsetof(LoopObject, signal_pipe),
+    offsetof(LoopObject, job_queue),
+};
+
+static inline PyObject **
+loop_object_field(LoopObject *loop, size_t i)
+{
+    return (PyObject **)((char *)loop + loop_object_fields[i]);
+}
+
+#define LOOP_OBJECT_FIELDS \
+    (sizeof(loop_object_fields) / sizeof(loop_object_fields[0]))
+
+static int
+loop_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    LoopObject *loop = (LoopObject *)op;
+    Py_VISIT(Py_TYPE(op));
+    for (size_t i = 0; i < LOOP_OBJECT_FIELDS; i++) {
+        Py_VISIT(*loop_object_field(loop, i));
+    }
+    return fl_loop_traverse(loop, visit, arg);
+}
+
+static int
+loop_clear(PyObject *op)
+{
+    LoopObject *loop = (LoopObject *)op;
+    for (size_t i = 0; i < LOOP_OBJECT_FIELDS; i++) {
+        Py_CLEAR(*loop_object_field(loop, i));
+    }
+    if (loop->state != NULL) {
+        loop->closed = true;
+        fl_loop_release(loop);
+    }
+    return 0;
+}
+
+static void
+loop_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    loop_clear(op);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static PyType_Slot loop_slots[] = {
+    {Py_tp_doc, "The C half of fastloop.Loop."},
+    {Py_tp_new, loop_new},
+    {Py_tp_init, loop_init},
+    {Py_tp_dealloc, loop_dealloc},
+    {Py_tp_traverse, loop_traverse},
+    {Py_tp_clear, loop_clear},
+    {Py_tp_setattro, loop_setattro},
+    {Py_tp_methods, loop_methods},
+    {Py_tp_members, loop_members},
+    {Py_tp_getset, loop_getset},
+    {0, NULL},
+};
+
+static PyType_Spec loop_spec = {
+    .name = "fastloop._core.Loop",
+    .basicsize = sizeof(LoopObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = loop_slots,
+};
+
+int
+fl_loop_type_setup(PyObject *module, fl_state *state)
+{
+    state->Loop_type = fl_add_type(module, &loop_spec, NULL);
+    return state->Loop_type == NULL ? -1 : 0;
+}

@@ -1,0 +1,241 @@
+/* await.c -- FutureIter: what `await future` runs.
+
+   It yields the future once, marked as blocking, and returns its result when
+   it is resumed.  Nothing is kept but the future, and not even that after the
+   end.  A value leaves through a StopIteration that is built by hand: the
+   interpreter takes it apart at once, and the general way costs several times
+   as much (benchmarks/ `pingpong_value`). */
+#include "task/await.h"
+
+#include "task/future.h"
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *future;  /* NULL: finished */
+} FutureIterObject;
+
+PyObject *
+fl_future_iter_new(PyObject *future)
+{
+    fl_state *state = fl_state_of(future);
+    PyTypeObject *type = state->FutureIter_type;
+    PyObject *op = fl_pool_take(&state->future_iters);
+    if (FL_LIKELY(op != NULL)) {
+        fl_revive(op, type);
+        ((FutureIterObject *)op)->future = Py_NewRef(future);
+        PyObject_GC_Track(op);
+        return op;
+    }
+    op = type->tp_alloc(type, 0);
+    if (op != NULL) {
+        ((FutureIterObject *)op)->future = Py_NewRef(future);
+    }
+    return op;
+}
+
+/* StopIteration(value), raised.  Steals value. */
+static void
+await_raise_stop(PyObject *value)
+{
+    PyTypeObject *type = (PyTypeObject *)PyExc_StopIteration;
+    PyStopIterationObject *stop =
+        (PyStopIterationObject *)type->tp_alloc(type, 0);
+    if (stop == NULL) {
+        Py_DECREF(value);
+        return;
+    }
+    stop->args = PyTuple_Pack(1, value);
+    stop->value = value;
+    if (stop->args == NULL) {
+        Py_DECREF(stop);
+        return;
+    }
+    fl_put_raised((PyObject *)stop);
+}
+
+static PySendResult
+future_iter_send(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
+{
+    FutureIterObject *iter = (FutureIterObject *)op;
+    FutureObject *fut = (FutureObject *)iter->future;
+    *result = NULL;
+    if (fut == NULL) {
+        return PYGEN_ERROR;
+    }
+    if (fut->state == FL_PENDING) {
+        if (!fut->blocking) {
+            fut->blocking = 1;
+            *result = Py_NewRef(fut);
+            return PYGEN_NEXT;
+        }
+        PyErr_SetString(PyExc_RuntimeError,
+                        "await wasn't used with future");
+        return PYGEN_ERROR;
+    }
+    iter->future = NULL;
+    fl_state *state = fl_state_of(op);
+    *result = fl_future_result(state, fut);
+    Py_DECREF(fut);
+    return *result == NULL ? PYGEN_ERROR : PYGEN_RETURN;
+}
+
+static PyObject *
+future_iter_next(PyObject *op)
+{
+    PyObject *result;
+    if (future_iter_send(op, Py_None, &result) == PYGEN_RETURN) {
+        if (result == Py_None) {
+            Py_DECREF(result);
+            return NULL;  /* StopIteration with no value */
+        }
+        await_raise_stop(result);
+        return NULL;
+    }
+    return result;
+}
+
+static PyObject *
+future_iter_send_method(PyObject *op, PyObject *Py_UNUSED(value))
+{
+    PyObject *result = future_iter_next(op);
+    if (result == NULL && !PyErr_Occurred()) {
+        PyErr_SetNone(PyExc_StopIteration);
+    }
+    return result;
+}
+
+/* throw(type[, value[, traceback]]), with all the old spellings. */
+static PyObject *
+future_iter_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+{
+    FutureIterObject *iter = (FutureIterObject *)op;
+    if (nargs < 1 || nargs > 3) {
+        PyErr_Format(PyExc_TypeError,
+                     "throw expected 1 to 3 arguments, got %zd", nargs);
+        return NULL;
+    }
+#if FL_PY312
+    if (nargs > 1
+        && PyErr_WarnEx(PyExc_DeprecationWarning,
+                        "the (type, exc, tb) signature of throw() is "
+                        "deprecated, use the single-arg signature instead.",
+                        1) < 0)
+    {
+        return NULL;
+    }
+#endif
+    PyObject *type = args[0];
+    PyObject *value = nargs > 1 && args[1] != Py_None ? args[1] : NULL;
+    PyObject *tb = nargs > 2 && args[2] != Py_None ? args[2] : NULL;
+    if (tb != NULL && !PyTraceBack_Check(tb)) {
+        PyErr_SetString(PyExc_TypeError,
+                        "throw() third argument must be a traceback object");
+        return NULL;
+    }
+    Py_INCREF(type);
+    Py_XINCREF(value);
+    Py_XINCREF(tb);
+    if (PyExceptionClass_Check(type)) {
+        PyErr_NormalizeException(&type, &value, &tb);
+    }
+    else if (PyExceptionInstance_Check(type)) {
+        if (value != NULL) {
+            PyErr_SetString(
+                PyExc_TypeError,
+                "instance exception may not have a separate value");
+            goto fail;
+        }
+        value = type;
+        type = Py_NewRef(PyExceptionInstance_Class(value));
+        if (tb == NULL) {
+            tb = PyException_GetTraceback(value);
+        }
+    }
+    else {
+        PyErr_SetString(PyExc_TypeError,
+                        "exceptions must be classes deriving BaseException or "
+                        "instances of such a class");
+        goto fail;
+    }
+    Py_CLEAR(iter->future);
+    PyErr_Restore(type, value, tb);
+    return NULL;
+
+fail:
+    Py_DECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(tb);
+    return NULL;
+}
+
+static PyObject *
+future_iter_close(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    Py_CLEAR(((FutureIterObject *)op)->future);
+    Py_RETURN_NONE;
+}
+
+static int
+future_iter_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(((FutureIterObject *)op)->future);
+    return 0;
+}
+
+static int
+future_iter_clear(PyObject *op)
+{
+    Py_CLEAR(((FutureIterObject *)op)->future);
+    return 0;
+}
+
+static void
+future_iter_dealloc(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject_GC_UnTrack(op);
+    FL_TRASHCAN_BEGIN(op, future_iter_dealloc)
+    future_iter_clear(op);
+    fl_state *state = fl_type_state(type);
+    if (state == NULL || state->FutureIter_type != type
+        || !fl_pool_put(&state->future_iters, op))
+    {
+        type->tp_free(op);
+    }
+    Py_DECREF(type);
+    FL_TRASHCAN_END
+}
+
+static PyMethodDef future_iter_methods[] = {
+    {"send", future_iter_send_method, METH_O, NULL},
+    {"throw", FL_METHOD(future_iter_throw), METH_FASTCALL, NULL},
+    {"close", future_iter_close, METH_NOARGS, NULL},
+    {NULL},
+};
+
+static PyType_Slot future_iter_slots[] = {
+    {Py_tp_dealloc, future_iter_dealloc},
+    {Py_tp_traverse, future_iter_traverse},
+    {Py_tp_clear, future_iter_clear},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, future_iter_next},
+    {Py_am_send, future_iter_send},
+    {Py_tp_methods, future_iter_methods},
+    {0, NULL},
+};
+
+static PyType_Spec future_iter_spec = {
+    .name = "fastloop.FutureIter",
+    .basicsize = sizeof(FutureIterObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = future_iter_slots,
+};
+
+int
+fl_await_setup(PyObject *module, fl_state *state)
+{
+    state->FutureIter_type = fl_add_type(module, &future_iter_spec, NULL);
+    return state->FutureIter_type == NULL ? -1 : 0;
+}

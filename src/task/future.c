@@ -1,0 +1,733 @@
+/* future.c -- Future: completing it, its callbacks, and what Python sees.
+
+   The operations work on asyncio's own struct (layout.h), so one set serves
+   our Future, our Task, and asyncio's two when a step of ours awaits them.
+   What is cold and sound is inherited from asyncio.Future; what schedules,
+   compares or frees is our own. */
+#include "task/future.h"
+
+#include "base/args.h"
+#include "loop/schedule.h"
+#include "task/await.h"
+#include "task/step.h"
+#include "task/task.h"
+
+static int
+future_check_alive(FutureObject *fut)
+{
+    if (FL_UNLIKELY(fut->loop == NULL)) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "Future object is not initialized.");
+        return -1;
+    }
+    return 0;
+}
+
+/* --- Callbacks ------------------------------------------------------------*/
+
+/* loop.call_soon(callback, fut, context=context).  context NULL: callback is
+   a task that waits for fut. */
+static int
+future_schedule_one(fl_state *state, PyObject *loop, bool plain,
+                    PyObject *callback, FutureObject *fut, PyObject *context)
+{
+    if (plain) {
+        LoopObject *own = (LoopObject *)loop;
+        if (fl_loop_check_closed(own) < 0) {
+            return -1;
+        }
+        if (context == NULL) {
+            return fl_task_schedule_wakeup(own, (TaskObject *)callback);
+        }
+        PyObject *arg = (PyObject *)fut;
+        int adopted = fl_task_adopt(own, callback, arg, context);
+        if (adopted != 0) {
+            return adopted < 0 ? -1 : 0;
+        }
+        HandleObject *handle =
+            fl_call_soon(own, callback, &arg, 1, context, false);
+        Py_XDECREF(handle);
+        return handle == NULL ? -1 : 0;
+    }
+    if (context == NULL) {
+        TaskObject *task = (TaskObject *)callback;
+        PyObject *wakeup = fl_wakeup_new(state, task);
+        if (wakeup == NULL) {
+            return -1;
+        }
+        PyObject *task_context = Py_NewRef(task->context);
+        int rc = fl_call_soon_any(state, loop, wakeup, (PyObject *)fut,
+                                  task_context);
+        Py_DECREF(task_context);
+        Py_DECREF(wakeup);
+        return rc;
+    }
+    return fl_call_soon_any(state, loop, callback, (PyObject *)fut, context);
+}
+
+/* Schedules all callbacks, which the future forgets first: a foreign loop's
+   call_soon may do anything to it.  An error drops the rest, as in asyncio. */
+static int
+future_schedule_callbacks(fl_state *state, FutureObject *fut)
+{
+    PyObject *callback0 = fut->callback0;
+    PyObject *context0 = fut->context0;
+    PyObject *callbacks = fut->callbacks;
+    if (callback0 == NULL && callbacks == NULL) {
+        return 0;
+    }
+    fut->callback0 = fut->context0 = fut->callbacks = NULL;
+    PyObject *loop = Py_NewRef(fut->loop);
+    bool plain = fl_loop_is_plain(state, loop);
+    int rc = 0;
+    if (callback0 != NULL) {
+        rc = future_schedule_one(state, loop, plain, callback0, fut,
+                                 context0);
+    }
+    if (callbacks != NULL) {
+        for (Py_ssize_t i = 0; rc == 0 && i < PyList_GET_SIZE(callbacks); i++)
+        {
+            PyObject *pair = PyList_GET_ITEM(callbacks, i);
+            rc = future_schedule_one(state, loop, plain,
+                                     PyTuple_GET_ITEM(pair, 0), fut,
+                                     PyTuple_GET_ITEM(pair, 1));
+        }
+    }
+    Py_XDECREF(callback0);
+    Py_XDECREF(context0);
+    Py_XDECREF(callbacks);
+    Py_DECREF(loop);
+    return rc;
+}
+
+static int
+future_append_callback(FutureObject *fut, PyObject *callback,
+                       PyObject *context)
+{
+    if (fl_future_has_no_callbacks(fut)) {
+        fut->callback0 = Py_NewRef(callback);
+        fut->context0 = Py_NewRef(context);
+        return 0;
+    }
+    PyObject *pair = PyTuple_Pack(2, callback, context);
+    if (pair == NULL) {
+        return -1;
+    }
+    int rc = 0;
+    if (fut->callbacks == NULL) {
+        fut->callbacks = PyList_New(1);
+        if (fut->callbacks == NULL) {
+            Py_DECREF(pair);
+            return -1;
+        }
+        PyList_SET_ITEM(fut->callbacks, 0, Py_NewRef(pair));
+    }
+    else {
+        rc = PyList_Append(fut->callbacks, pair);
+    }
+    Py_DECREF(pair);
+    return rc;
+}
+
+int
+fl_future_add_callback(fl_state *state, FutureObject *fut, PyObject *callback,
+                       PyObject *context)
+{
+    if (fut->state == FL_PENDING) {
+        return future_append_callback(fut, callback, context);
+    }
+    PyObject *loop = Py_NewRef(fut->loop);
+    int rc = future_schedule_one(state, loop, fl_loop_is_plain(state, loop),
+                                 callback, fut, context);
+    Py_DECREF(loop);
+    return rc;
+}
+
+/* Gives a waiting task the callback object that it did without so far. */
+static int
+future_show_waiter(fl_state *state, FutureObject *fut)
+{
+    if (fut->callback0 == NULL || fut->context0 != NULL) {
+        return 0;
+    }
+    TaskObject *task = (TaskObject *)fut->callback0;
+    PyObject *wakeup = fl_wakeup_new(state, task);
+    if (wakeup == NULL) {
+        return -1;
+    }
+    fut->callback0 = wakeup;
+    fut->context0 = Py_NewRef(task->context);
+    Py_DECREF(task);
+    return 0;
+}
+
+/* The callbacks as a new list of pairs. */
+static PyObject *
+future_list_callbacks(fl_state *state, FutureObject *fut)
+{
+    if (future_show_waiter(state, fut) < 0) {
+        return NULL;
+    }
+    PyObject *list = PyList_New(0);
+    if (list == NULL) {
+        return NULL;
+    }
+    if (fut->callback0 != NULL) {
+        PyObject *pair = PyTuple_Pack(2, fut->callback0, fut->context0);
+        if (pair == NULL || PyList_Append(list, pair) < 0) {
+            Py_XDECREF(pair);
+            Py_DECREF(list);
+            return NULL;
+        }
+        Py_DECREF(pair);
+    }
+    if (fut->callbacks != NULL) {
+        Py_ssize_t end = PyList_GET_SIZE(list);
+        if (PyList_SetSlice(list, end, end, fut->callbacks) < 0) {
+            Py_DECREF(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
+/* Takes out one callback, known by identity: the list may have changed since
+   it was looked at.  1 if it was there. */
+static int
+future_drop_callback(FutureObject *fut, PyObject *pair)
+{
+    PyObject *callback = PyTuple_GET_ITEM(pair, 0);
+    PyObject *context = PyTuple_GET_ITEM(pair, 1);
+    if (fut->callback0 == callback && fut->context0 == context) {
+        fut->callback0 = fut->context0 = NULL;
+        Py_DECREF(callback);
+        Py_DECREF(context);
+        return 1;
+    }
+    if (fut->callbacks == NULL) {
+        return 0;
+    }
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(fut->callbacks); i++) {
+        PyObject *other = PyList_GET_ITEM(fut->callbacks, i);
+        if (PyTuple_GET_ITEM(other, 0) != callback
+            || PyTuple_GET_ITEM(other, 1) != context)
+        {
+            continue;
+        }
+        if (PyList_GET_SIZE(fut->callbacks) == 1) {
+            Py_CLEAR(fut->callbacks);
+        }
+        else if (PyList_SetSlice(fut->callbacks, i, i + 1, NULL) < 0) {
+            return -1;
+        }
+        return 1;
+    }
+    return 0;
+}
+
+/* --- Completing -----------------------------------------------------------*/
+
+static int
+future_check_pending(fl_state *state, FutureObject *fut)
+{
+    if (future_check_alive(fut) < 0) {
+        return -1;
+    }
+    if (FL_UNLIKELY(fut->state != FL_PENDING)) {
+        PyErr_SetString(state->InvalidStateError, "invalid state");
+        return -1;
+    }
+    return 0;
+}
+
+int
+fl_future_set_result(fl_state *state, FutureObject *fut, PyObject *result)
+{
+    if (future_check_pending(state, fut) < 0) {
+        return -1;
+    }
+    Py_XSETREF(fut->result, Py_NewRef(result));
+    fut->state = FL_FINISHED;
+    return future_schedule_callbacks(state, fut);
+}
+
+/* Exception classes, StopIteration and things that are no exceptions: what
+   happens then differs between CPython's patch releases, so asyncio's own
+   method decides.  It must not see our callbacks. */
+static int
+future_set_odd_exception(fl_state *state, FutureObject *fut, PyObject *exc)
+{
+    PyObject *callback0 = fut->callback0;
+    PyObject *context0 = fut->context0;
+    PyObject *callbacks = fut->callbacks;
+    fut->callback0 = fut->context0 = fut->callbacks = NULL;
+    PyObject *result = PyObject_CallMethod(
+        state->AsyncioFuture, "set_exception", "OO", (PyObject *)fut, exc);
+    /* Callbacks that came meanwhile, should an exception class's constructor
+       have added some, stand behind the old ones. */
+    PyObject *later0 = fut->callback0;
+    PyObject *later_context0 = fut->context0;
+    PyObject *later = fut->callbacks;
+    fut->callback0 = callback0;
+    fut->context0 = context0;
+    fut->callbacks = callbacks;
+    int rc = 0;
+    if (later0 != NULL && later_context0 != NULL) {
+        rc = future_append_callback(fut, later0, later_context0);
+    }
+    if (rc == 0 && later != NULL) {
+        for (Py_ssize_t i = 0; rc == 0 && i < PyList_GET_SIZE(later); i++) {
+            PyObject *pair = PyList_GET_ITEM(later, i);
+            rc = future_append_callback(fut, PyTuple_GET_ITEM(pair, 0),
+                                        PyTuple_GET_ITEM(pair, 1));
+        }
+    }
+    Py_XDECREF(later0);
+    Py_XDECREF(later_context0);
+    Py_XDECREF(later);
+    if (result == NULL) {
+        return -1;
+    }
+    Py_DECREF(result);
+    return rc < 0 ? -1 : future_schedule_callbacks(state, fut);
+}
+
+int
+fl_future_set_exception(fl_state *state, FutureObject *fut, PyObject *exc)
+{
+    if (future_check_pending(state, fut) < 0) {
+        return -1;
+    }
+    if (FL_UNLIKELY(
+            !PyExceptionInstance_Check(exc)
+            || PyObject_TypeCheck(exc, (PyTypeObject *)PyExc_StopIteration)))
+    {
+        return future_set_odd_exception(state, fut, exc);
+    }
+    Py_XSETREF(fut->exception, Py_NewRef(exc));
+    Py_XSETREF(fut->exception_tb, PyException_GetTraceback(exc));
+    fut->state = FL_FINISHED;
+    if (future_schedule_callbacks(state, fut) < 0) {
+        return -1;
+    }
+    fut->log_tb = 1;
+    return 0;
+}
+
+int
+fl_future_cancel(fl_state *state, FutureObject *fut, PyObject *msg)
+{
+    fut->log_tb = 0;
+    if (fut->state != FL_PENDING) {
+        return 0;
+    }
+    fut->state = FL_CANCELLED;
+    Py_XSETREF(fut->cancel_msg, Py_XNewRef(msg));
+    return future_schedule_callbacks(state, fut) < 0 ? -1 : 1;
+}
+
+PyObject *
+fl_future_cancelled_error(fl_state *state, FutureObject *fut)
+{
+    if (fut->cancelled_exc != NULL) {
+        PyObject *exc = fut->cancelled_exc;
+        fut->cancelled_exc = NULL;
+        return exc;
+    }
+    PyObject *msg = fut->cancel_msg;
+    if (msg == NULL || msg == Py_None) {
+        return PyObject_CallNoArgs(state->CancelledError);
+    }
+    return PyObject_CallOneArg(state->CancelledError, msg);
+}
+
+PyObject *
+fl_future_result(fl_state *state, FutureObject *fut)
+{
+    if (FL_LIKELY(fut->state == FL_FINISHED && fut->exception == NULL)) {
+        fut->log_tb = 0;
+        return Py_NewRef(fut->result);
+    }
+    if (future_check_alive(fut) < 0) {
+        return NULL;
+    }
+    if (fut->state == FL_PENDING) {
+        PyErr_SetString(state->InvalidStateError, "Result is not set.");
+        return NULL;
+    }
+    PyObject *exc;
+    if (fut->state == FL_CANCELLED) {
+        exc = fl_future_cancelled_error(state, fut);
+        if (exc == NULL) {
+            return NULL;
+        }
+    }
+    else {
+        fut->log_tb = 0;
+        exc = Py_NewRef(fut->exception);
+        /* Each await shows the traceback as it was, not grown by the last. */
+        PyObject *tb = fut->exception_tb;
+        fut->exception_tb = NULL;
+        int rc = PyException_SetTraceback(exc, tb == NULL ? Py_None : tb);
+        Py_XDECREF(tb);
+        if (rc < 0) {
+            Py_DECREF(exc);
+            return NULL;
+        }
+    }
+    PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+    Py_DECREF(exc);
+    return NULL;
+}
+
+/* The hook behind asyncio.sleep: see fl_handle_run. */
+static int
+future_set_result_quickly(fl_state *state, PyObject *Py_UNUSED(loop),
+                          PyObject *op, PyObject *result)
+{
+    if (Py_TYPE(op) != state->Future_type) {
+        return 0;
+    }
+    FutureObject *fut = (FutureObject *)op;
+    if (fut->state == FL_CANCELLED) {
+        return 1;
+    }
+    return fl_future_set_result(state, fut, result) < 0 ? -1 : 1;
+}
+
+/* --- Life -----------------------------------------------------------------*/
+
+PyObject *
+fl_future_new(fl_state *state, PyObject *loop)
+{
+    PyTypeObject *type = state->Future_type;
+    PyObject *op = fl_pool_take(&state->futures);
+    if (FL_LIKELY(op != NULL)) {
+        fl_revive(op, type);
+        ((FutureObject *)op)->loop = Py_NewRef(loop);
+        PyObject_GC_Track(op);
+        return op;
+    }
+    op = type->tp_alloc(type, 0);
+    if (op != NULL) {
+        ((FutureObject *)op)->loop = Py_NewRef(loop);
+    }
+    return op;
+}
+
+int
+fl_future_visit_fields(FutureObject *fut, visitproc visit, void *arg)
+{
+    Py_VISIT(fut->loop);
+    Py_VISIT(fut->callback0);
+    Py_VISIT(fut->context0);
+    Py_VISIT(fut->callbacks);
+    Py_VISIT(fut->exception);
+    Py_VISIT(fut->exception_tb);
+    Py_VISIT(fut->result);
+    Py_VISIT(fut->source_tb);
+    Py_VISIT(fut->cancel_msg);
+    Py_VISIT(fut->cancelled_exc);
+#if FL_PY314
+    Py_VISIT(fut->awaited_by);
+#endif
+#if FL_PY313
+    FL_VISIT_MANAGED_DICT((PyObject *)fut, visit, arg);
+#else
+    Py_VISIT(fut->dict);
+#endif
+    return 0;
+}
+
+void
+fl_future_clear_fields(FutureObject *fut)
+{
+    Py_CLEAR(fut->callback0);
+    Py_CLEAR(fut->context0);
+    Py_CLEAR(fut->callbacks);
+    Py_CLEAR(fut->exception);
+    Py_CLEAR(fut->exception_tb);
+    Py_CLEAR(fut->result);
+    Py_CLEAR(fut->source_tb);
+    Py_CLEAR(fut->cancel_msg);
+    Py_CLEAR(fut->cancelled_exc);
+#if FL_PY314
+    fut->awaited_by_is_set = 0;
+    Py_CLEAR(fut->awaited_by);
+#endif
+#if FL_PY313
+    FL_CLEAR_MANAGED_DICT((PyObject *)fut);
+#else
+    Py_CLEAR(fut->dict);
+#endif
+    Py_CLEAR(fut->loop);
+}
+
+static int
+future_traverse(PyObject *op, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(op));
+    return fl_future_visit_fields((FutureObject *)op, visit, arg);
+}
+
+static int
+future_clear(PyObject *op)
+{
+    fl_future_clear_fields((FutureObject *)op);
+    return 0;
+}
+
+static void
+future_dealloc(PyObject *op)
+{
+    FutureObject *fut = (FutureObject *)op;
+    PyTypeObject *type = Py_TYPE(op);
+    /* A subclass made in Python has run its finalizer already. */
+    bool exact = type->tp_dealloc == future_dealloc;
+    if (FL_UNLIKELY(exact && fut->log_tb)) {
+        if (PyObject_CallFinalizerFromDealloc(op) < 0) {
+            return;  /* resurrected */
+        }
+    }
+    PyObject_GC_UnTrack(op);
+    FL_TRASHCAN_BEGIN(op, future_dealloc)
+    if (FL_UNLIKELY(fl_has_weakrefs(op))) {
+        PyObject_ClearWeakRefs(op);
+    }
+    fl_future_clear_fields(fut);
+    fut->state = FL_PENDING;
+    fut->log_tb = 0;
+    fut->blocking = 0;
+    fl_state *state = exact ? fl_type_state(type) : NULL;
+    if (state == NULL || state->Future_type != type
+        || PyObject_GC_IsFinalized(op)
+        || !fl_pool_put(&state->futures, op))
+    {
+        type->tp_free(op);
+    }
+    Py_DECREF(type);
+    FL_TRASHCAN_END
+}
+
+static int
+future_init(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    /* asyncio's own: it finds the loop and takes the debug stack. */
+    fl_state *state = fl_state_of(op);
+    if (state == NULL) {
+        return -1;
+    }
+    return ((PyTypeObject *)state->AsyncioFuture)->tp_init(op, args, kwargs);
+}
+
+/* --- Methods --------------------------------------------------------------*/
+
+const char fl_future_add_done_callback_doc[] =
+    "Call the callback with the future as its argument when that is done.";
+const char fl_future_remove_done_callback_doc[] =
+    "Remove all instances of a callback; return how many there were.";
+
+PyObject *
+fl_future_py_add_done_callback(PyObject *op, PyObject *const *args,
+                               Py_ssize_t nargs, PyObject *names)
+{
+    fl_state *state = fl_state_of(op);
+    FutureObject *fut = (FutureObject *)op;
+    PyObject *context = NULL;
+    if (FL_UNLIKELY(nargs != 1)) {
+        PyErr_Format(PyExc_TypeError,
+                     "add_done_callback() takes exactly 1 positional argument "
+                     "(%zd given)", nargs);
+        return NULL;
+    }
+    if (fl_one_keyword("add_done_callback", args, nargs, names,
+                       state->str_context, &context) < 0)
+    {
+        return NULL;
+    }
+    if (future_check_alive(fut) < 0) {
+        return NULL;
+    }
+    if (context == NULL) {
+        PyObject *loop = fut->loop;
+        context = fl_loop_is_plain(state, loop)
+                      ? fl_snapshot_take(state,
+                                         &((LoopObject *)loop)->snapshot)
+                      : PyContext_CopyCurrent();
+        if (context == NULL) {
+            return NULL;
+        }
+    }
+    else {
+        Py_INCREF(context);
+    }
+    int rc = fl_future_add_callback(state, fut, args[0], context);
+    Py_DECREF(context);
+    if (rc < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyObject *
+fl_future_py_remove_done_callback(PyObject *op, PyObject *callback)
+{
+    fl_state *state = fl_state_of(op);
+    FutureObject *fut = (FutureObject *)op;
+    if (future_check_alive(fut) < 0) {
+        return NULL;
+    }
+    if (fl_future_has_no_callbacks(fut)) {
+        return PyLong_FromLong(0);
+    }
+    PyObject *list = future_list_callbacks(state, fut);
+    if (list == NULL) {
+        return NULL;
+    }
+    long removed = 0;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
+        PyObject *pair = PyList_GET_ITEM(list, i);
+        /* Runs Python: an __eq__ may do anything to the future.  The list is
+           ours alone. */
+        int same = PyObject_RichCompareBool(PyTuple_GET_ITEM(pair, 0),
+                                            callback, Py_EQ);
+        int dropped = same > 0 ? future_drop_callback(fut, pair) : same;
+        if (dropped < 0) {
+            Py_DECREF(list);
+            return NULL;
+        }
+        removed += dropped;
+    }
+    Py_DECREF(list);
+    return PyLong_FromLong(removed);
+}
+
+PyObject *
+fl_future_py_get_callbacks(PyObject *op, void *Py_UNUSED(closure))
+{
+    fl_state *state = fl_state_of(op);
+    FutureObject *fut = (FutureObject *)op;
+    if (future_check_alive(fut) < 0) {
+        return NULL;
+    }
+    if (fl_future_has_no_callbacks(fut)) {
+        Py_RETURN_NONE;
+    }
+    return future_list_callbacks(state, fut);
+}
+
+PyObject *
+fl_future_py_iter(PyObject *op)
+{
+    if (future_check_alive((FutureObject *)op) < 0) {
+        return NULL;
+    }
+    return fl_future_iter_new(op);
+}
+
+PyDoc_STRVAR(future_set_result_doc,
+             "Mark the future done and set its result.");
+
+static PyObject *
+future_set_result(PyObject *op, PyObject *result)
+{
+    fl_state *state = fl_state_of(op);
+    if (fl_future_set_result(state, (FutureObject *)op, result) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(future_set_exception_doc,
+             "Mark the future done and set an exception.");
+
+static PyObject *
+future_set_exception(PyObject *op, PyObject *exc)
+{
+    fl_state *state = fl_state_of(op);
+    if (fl_future_set_exception(state, (FutureObject *)op, exc) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(future_cancel_doc,
+             "Cancel the future and schedule its callbacks; False if it is "
+             "done already.");
+
+static PyObject *
+future_cancel(PyObject *op, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"msg", NULL};
+    PyObject *msg = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:cancel", keywords,
+                                     &msg)
+        || future_check_alive((FutureObject *)op) < 0)
+    {
+        return NULL;
+    }
+    int rc = fl_future_cancel(fl_state_of(op), (FutureObject *)op, msg);
+    return rc < 0 ? NULL : PyBool_FromLong(rc);
+}
+
+PyDoc_STRVAR(future_result_doc, "Return the result, or raise what was set.");
+
+static PyObject *
+future_result(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return fl_future_result(fl_state_of(op), (FutureObject *)op);
+}
+
+static PyMethodDef future_methods[] = {
+    {"result", future_result, METH_NOARGS, future_result_doc},
+    {"set_result", future_set_result, METH_O, future_set_result_doc},
+    {"set_exception", future_set_exception, METH_O,
+     future_set_exception_doc},
+    {"cancel", FL_METHOD(future_cancel), METH_VARARGS | METH_KEYWORDS,
+     future_cancel_doc},
+    {"add_done_callback", FL_METHOD(fl_future_py_add_done_callback),
+     FL_FASTCALL, fl_future_add_done_callback_doc},
+    {"remove_done_callback", fl_future_py_remove_done_callback, METH_O,
+     fl_future_remove_done_callback_doc},
+    {NULL},
+};
+
+static PyGetSetDef future_getset[] = {
+    {"_callbacks", fl_future_py_get_callbacks, NULL, NULL, NULL},
+    {NULL},
+};
+
+static PyType_Slot future_slots[] = {
+    {Py_tp_doc, "A Future of fastloop: an asyncio.Future whose callbacks go "
+                "straight to the loop."},
+    {Py_tp_init, future_init},
+    {Py_tp_dealloc, future_dealloc},
+    {Py_tp_traverse, future_traverse},
+    {Py_tp_clear, future_clear},
+    {Py_tp_iter, fl_future_py_iter},
+    {Py_am_await, fl_future_py_iter},
+    {Py_tp_methods, future_methods},
+    {Py_tp_getset, future_getset},
+    {0, NULL},
+};
+
+static PyType_Spec future_spec = {
+    .name = "fastloop.Future",
+    .basicsize = sizeof(FutureObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE
+             | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = future_slots,
+};
+
+int
+fl_future_setup(PyObject *module, fl_state *state)
+{
+    state->Future_type =
+        fl_add_type(module, &future_spec, state->AsyncioFuture);
+    if (state->Future_type == NULL) {
+        return -1;
+    }
+    fl_drop_inline_values(state->Future_type);
+    state->set_result_quickly = future_set_result_quickly;
+    return 0;
+}

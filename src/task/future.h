@@ -1,0 +1,74 @@
+/* future.h -- Future: states, results, callbacks. */
+#ifndef FL_TASK_FUTURE_H
+#define FL_TASK_FUTURE_H
+
+#include "loop/loop.h"
+#include "task/layout.h"
+
+int fl_future_setup(PyObject *module, fl_state *state) FL_RAISES;
+
+/* loop.create_future() outside debug mode. */
+PyObject *fl_future_new(fl_state *state, PyObject *loop) FL_RAISES;
+
+/* The operations, for any object that begins with FutureObject: our types,
+   asyncio's, and subclasses of both.  Runs Python: a foreign loop's
+   call_soon; nothing else but the death of old values. */
+int fl_future_set_result(fl_state *state, FutureObject *fut, PyObject *result)
+    FL_RAISES;
+int fl_future_set_exception(fl_state *state, FutureObject *fut,
+                            PyObject *exc) FL_RAISES;
+/* 1: cancelled.  0: it was done before.  -1: error. */
+int fl_future_cancel(fl_state *state, FutureObject *fut, PyObject *msg)
+    FL_RAISES;
+
+/* What future.result() returns or raises.  New reference, or NULL. */
+PyObject *fl_future_result(fl_state *state, FutureObject *fut) FL_RAISES;
+
+/* The exception that a cancelled future raises; the saved one if there is
+   one.  New reference. */
+PyObject *fl_future_cancelled_error(fl_state *state, FutureObject *fut)
+    FL_RAISES;
+
+/* Adds a callback, or schedules it if the future is done.  The arguments are
+   borrowed; context must not be NULL. */
+int fl_future_add_callback(fl_state *state, FutureObject *fut,
+                           PyObject *callback, PyObject *context) FL_RAISES;
+
+static inline bool
+fl_future_has_no_callbacks(const FutureObject *fut)
+{
+    return fut->callback0 == NULL && fut->callbacks == NULL;
+}
+
+/* Clears what a Future shares with a Task; for dealloc, clear and pools. */
+void fl_future_clear_fields(FutureObject *fut);
+int fl_future_visit_fields(FutureObject *fut, visitproc visit, void *arg);
+
+/* Methods that Future and Task have in common. */
+PyObject *fl_future_py_add_done_callback(PyObject *op, PyObject *const *args,
+                                         Py_ssize_t nargs, PyObject *names);
+PyObject *fl_future_py_remove_done_callback(PyObject *op, PyObject *callback);
+PyObject *fl_future_py_get_callbacks(PyObject *op, void *closure);
+PyObject *fl_future_py_iter(PyObject *op);
+extern const char fl_future_add_done_callback_doc[];
+extern const char fl_future_remove_done_callback_doc[];
+
+/* Whether op is exactly a Future or Task, of ours or of asyncio's. */
+static inline bool
+fl_is_exact_future(fl_state *state, PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    return type == state->Future_type || type == state->Task_type
+           || type == (PyTypeObject *)state->AsyncioFuture
+           || type == (PyTypeObject *)state->AsyncioTask;
+}
+
+/* Whether op is exactly one of ours, whose callbacks C alone touches. */
+static inline bool
+fl_is_own_future(fl_state *state, PyObject *op)
+{
+    return Py_TYPE(op) == state->Future_type
+           || Py_TYPE(op) == state->Task_type;
+}
+
+#endif
