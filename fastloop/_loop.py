@@ -118,6 +118,21 @@ class Loop(SignalMixin, _core.Loop, asyncio.SelectorEventLoop):
         if executor is not None:
             executor.shutdown(wait=False)
 
+    # Executors
+
+    def _run_in_executor_slowly(self, executor, func, *args):
+        """run_in_executor() where C leaves it to Python: the first call, a user's executor, debug mode, errors."""
+        if executor is None and not self._closed and not self._executor_shutdown_called:
+            if self._debug:
+                self._check_callback(func, "run_in_executor")
+            if self._default_executor is None:
+                from ._executor import DefaultExecutor
+
+                self._default_executor = DefaultExecutor(self)
+            if hasattr(self._default_executor, "_jobs"):
+                return self._submit_job(func, *args)
+        return super(_core.Loop, self).run_in_executor(executor, func, *args)
+
     # Tasks
 
     def _create_task_slowly(self, coro, **kwargs):

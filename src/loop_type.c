@@ -7,6 +7,7 @@
 #include "loop_type.h"
 
 #include "base/args.h"
+#include "exec/jobs.h"
 #include "loop/loop.h"
 #include "loop/run.h"
 #include "loop/schedule.h"
@@ -309,6 +310,55 @@ loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     return task;
 }
 
+PyDoc_STRVAR(loop_submit_job_doc,
+             "run_in_executor(None, ...) on an executor that has our queue.");
+
+static PyObject *
+loop_submit_job(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+{
+    LoopObject *loop = (LoopObject *)op;
+    if (fl_check_positional("run_in_executor", nargs, 1, "func") < 0) {
+        return NULL;
+    }
+    if (loop->job_queue == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the loop has no default queue");
+        return NULL;
+    }
+    PyObject *queue = Py_NewRef(loop->job_queue);
+    PyObject *future = fl_jobs_submit(loop, queue, args, nargs);
+    Py_DECREF(queue);
+    return future;
+}
+
+PyDoc_STRVAR(loop_run_in_executor_doc,
+             "run_in_executor($self, executor, func, /, *args)\n--\n\n"
+             "Call a function in a thread; return a Future of its result.");
+
+static PyObject *
+loop_run_in_executor(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+{
+    LoopObject *loop = (LoopObject *)op;
+    if (FL_LIKELY(nargs >= 2 && args[0] == Py_None && loop->job_queue != NULL
+                  && !loop->debug && !loop->closed
+                  && !loop->executor_shutdown_called))
+    {
+        /* Runs Python: another executor may be set meanwhile. */
+        PyObject *queue = Py_NewRef(loop->job_queue);
+        PyObject *future = fl_jobs_submit(loop, queue, args + 1, nargs - 1);
+        Py_DECREF(queue);
+        return future;
+    }
+    PyObject *method =
+        PyObject_GetAttr(op, loop->state->str__run_in_executor_slowly);
+    if (method == NULL) {
+        return NULL;
+    }
+    PyObject *future =
+        PyObject_Vectorcall(method, args, (size_t)nargs, NULL);
+    Py_DECREF(method);
+    return future;
+}
+
 /* --- Descriptors ----------------------------------------------------------*/
 
 static int
@@ -340,10 +390,13 @@ loop_parse_fd(LoopObject *loop, PyObject *file, int *fd)
 
 static PyObject *
 loop_add_watch(LoopObject *loop, const char *method, uint32_t what,
-               PyObject *const *args, Py_ssize_t nargs)
+               PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
     int fd;
+    PyObject *context = NULL;
     if (fl_check_positional(method, nargs, 2, "callback") < 0
+        || fl_one_keyword(method, args, nargs, names,
+                          loop->state->str_context, &context) < 0
         || fl_loop_check_closed(loop) < 0 || fl_loop_check_fork(loop) < 0
         || loop_parse_fd(loop, args[0], &fd) < 0)
     {
@@ -351,7 +404,8 @@ loop_add_watch(LoopObject *loop, const char *method, uint32_t what,
     }
     /* Not the loop's shared snapshot: what the callback sets in its context
        it finds again the next time. */
-    PyObject *context = PyContext_CopyCurrent();
+    context = context == NULL || context == Py_None ? PyContext_CopyCurrent()
+                                                    : Py_NewRef(context);
     HandleObject *handle =
         context == NULL ? NULL
                         : fl_handle_new(loop, args[1], args + 2, nargs - 2,
@@ -385,17 +439,19 @@ loop_remove_watch(LoopObject *loop, PyObject *file, uint32_t what)
 }
 
 static PyObject *
-loop_add_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+loop_add_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *names)
 {
     return loop_add_watch((LoopObject *)op, "add_reader", FL_POLL_READ, args,
-                          nargs);
+                          nargs, names);
 }
 
 static PyObject *
-loop_add_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+loop_add_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *names)
 {
     return loop_add_watch((LoopObject *)op, "add_writer", FL_POLL_WRITE, args,
-                          nargs);
+                          nargs, names);
 }
 
 static PyObject *
@@ -660,12 +716,16 @@ static PyMethodDef loop_methods[] = {
      loop_create_future_doc},
     {"create_task", FL_METHOD(loop_create_task), FL_FASTCALL,
      loop_create_task_doc},
+    {"run_in_executor", FL_METHOD(loop_run_in_executor), METH_FASTCALL,
+     loop_run_in_executor_doc},
+    {"_submit_job", FL_METHOD(loop_submit_job), METH_FASTCALL,
+     loop_submit_job_doc},
     {"stop", loop_stop, METH_NOARGS, loop_stop_doc},
     {"is_running", loop_is_running, METH_NOARGS, loop_is_running_doc},
     {"is_closed", loop_is_closed, METH_NOARGS, loop_is_closed_doc},
     {"get_debug", loop_get_debug, METH_NOARGS, loop_get_debug_doc},
-    {"_add_reader", FL_METHOD(loop_add_reader), METH_FASTCALL, NULL},
-    {"_add_writer", FL_METHOD(loop_add_writer), METH_FASTCALL, NULL},
+    {"_add_reader", FL_METHOD(loop_add_reader), FL_FASTCALL, NULL},
+    {"_add_writer", FL_METHOD(loop_add_writer), FL_FASTCALL, NULL},
     {"_remove_reader", loop_remove_reader, METH_O, NULL},
     {"_remove_writer", loop_remove_writer, METH_O, NULL},
     {"_watched", loop_watched, METH_O, loop_watched_doc},
@@ -689,7 +749,6 @@ static PyMethodDef loop_methods[] = {
 
 static PyMemberDef loop_members[] = {
     LOOP_OBJECT("_exception_handler", exception_handler),
-    LOOP_OBJECT("_default_executor", default_executor),
     LOOP_OBJECT("_current_handle", current_handle),
     LOOP_OBJECT("_old_agen_hooks", old_agen_hooks),
     LOOP_OBJECT("_coroutine_origin_tracking_saved_depth",
@@ -700,7 +759,6 @@ static PyMemberDef loop_members[] = {
     LOOP_OBJECT("_made_unix_server_sockets", unix_server_sockets),
     LOOP_OBJECT("_made_watcher", watcher),
     LOOP_OBJECT("_signal_pipe", signal_pipe),
-    LOOP_OBJECT("_job_queue", job_queue),
     LOOP_BOOL("_asyncgens_shutdown_called", asyncgens_shutdown_called),
     LOOP_BOOL("_executor_shutdown_called", executor_shutdown_called),
     LOOP_BOOL("_closed", closed),
@@ -724,6 +782,34 @@ loop_set_task_factory(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
 {
     PyObject *factory = value == Py_None ? NULL : Py_XNewRef(value);
     Py_XSETREF(((LoopObject *)op)->task_factory, factory);
+    return 0;
+}
+
+static PyObject *
+loop_get_default_executor(PyObject *op, void *Py_UNUSED(closure))
+{
+    PyObject *executor = ((LoopObject *)op)->default_executor;
+    return Py_NewRef(executor == NULL ? Py_None : executor);
+}
+
+/* An executor of our own brings a queue that C can put jobs on. */
+static int
+loop_set_default_executor(PyObject *op, PyObject *value,
+                          void *Py_UNUSED(closure))
+{
+    LoopObject *loop = (LoopObject *)op;
+    PyObject *executor = value == Py_None ? NULL : value;
+    PyObject *queue = NULL;
+    if (executor != NULL
+        && fl_get_optional_attr(executor, loop->state->str__jobs, &queue) < 0)
+    {
+        return -1;
+    }
+    if (queue != NULL && !Py_IS_TYPE(queue, loop->state->JobQueue_type)) {
+        Py_CLEAR(queue);
+    }
+    Py_XSETREF(loop->job_queue, queue);
+    Py_XSETREF(loop->default_executor, Py_XNewRef(executor));
     return 0;
 }
 
@@ -825,6 +911,8 @@ loop_get_clock_resolution(PyObject *Py_UNUSED(op), void *Py_UNUSED(closure))
 static PyGetSetDef loop_getset[] = {
     {"_task_factory", loop_get_task_factory, loop_set_task_factory, NULL,
      NULL},
+    {"_default_executor", loop_get_default_executor,
+     loop_set_default_executor, NULL, NULL},
     {"_debug", loop_get_debug_flag, loop_set_debug_flag, NULL, NULL},
     {"_coroutine_origin_tracking_enabled", loop_get_tracking,
      loop_set_tracking, NULL, NULL},

@@ -20,7 +20,8 @@
     X(Task)         \
     X(TaskStep)     \
     X(TaskWakeup)   \
-    X(JobQueue)
+    X(JobQueue)     \
+    X(Job)
 
 /* Interned names of attributes and keywords. */
 #define FL_STRINGS(X)                                                   \
@@ -28,8 +29,10 @@
     X(_cancelled)                                                       \
     X(_check_callback)                                                  \
     X(_create_task_slowly)                                              \
+    X(_jobs)                                                            \
     X(_loop)                                                            \
     X(_process_self_data)                                               \
+    X(_run_in_executor_slowly)                                          \
     X(_run)                                                             \
     X(_signal_wakeup_begin)                                             \
     X(add_done_callback)                                                \
@@ -41,6 +44,7 @@
     X(coro)                                                             \
     X(eager_start)                                                      \
     X(exception)                                                        \
+    X(create_future)                                                    \
     X(get_debug)                                                        \
     X(get_loop)                                                         \
     X(handle)                                                           \
@@ -73,6 +77,7 @@
     X(set_result_unless_cancelled, "asyncio.futures",                        \
       "_set_result_unless_cancelled")                                        \
     X(fileobj_to_fd, "selectors", "_fileobj_to_fd")                          \
+    X(convert_future_exc, "asyncio.futures", "_convert_future_exc")          \
     X(is_debug_mode, "asyncio.coroutines", "_is_debug_mode")                 \
     X(logger, "asyncio.log", "logger")
 
@@ -119,8 +124,9 @@ typedef struct fl_state {
     uint64_t task_names;            /* of "Task-N" */
     uint64_t forks;                 /* generations of fork since import */
 
-    /* Hooks upward: how the task layer runs its ready entries. */
+    /* Hooks upward: how the upper layers run their ready entries. */
     int (*run_step)(struct fl_state *state, PyObject *loop, PyObject *task);
+    int (*run_job)(struct fl_state *state, PyObject *loop, PyObject *job);
     /* 1 when it completed the future in C, 0 when the call must be made. */
     int (*set_result_quickly)(struct fl_state *state, PyObject *loop,
                               PyObject *future, PyObject *result);

@@ -27,6 +27,7 @@ typedef enum {
     FL_READY_HANDLE = 0,   /* one of our handles */
     FL_READY_STEP = 1,     /* a Task, ours or asyncio's, to be stepped */
     FL_READY_FOREIGN = 2,  /* another object with asyncio.Handle's manners */
+    FL_READY_JOB = 3,      /* a worker's job that is done */
 } fl_ready_kind;
 
 #define FL_READY_MASK ((uintptr_t)7)

@@ -39,7 +39,14 @@ int fl_poller_set(fl_poller *poller, int fd, uint32_t had, uint32_t wanted);
 int fl_poller_wait(fl_poller *poller, int64_t timeout_ns,
                    fl_event events[FL_POLLER_BATCH], bool *woken);
 
-/* Ends the current or the next wait.  Any thread, any time. */
-void fl_poller_wake(fl_poller *poller);
+/* Ends the current or the next wait.  Any thread, any time.  wake_fd is the
+   poller's or a duplicate of that. */
+void fl_poller_wake_fd(int wake_fd);
+
+static inline void
+fl_poller_wake(fl_poller *poller)
+{
+    fl_poller_wake_fd(poller->wake_fd);
+}
 
 #endif

@@ -143,11 +143,11 @@ fl_poller_wait(fl_poller *poller, int64_t timeout_ns,
 }
 
 void
-fl_poller_wake(fl_poller *poller)
+fl_poller_wake_fd(int wake_fd)
 {
     uint64_t one = 1;
     ssize_t ignored;
     do {
-        ignored = write(poller->wake_fd, &one, sizeof(one));
+        ignored = write(wake_fd, &one, sizeof(one));
     } while (ignored < 0 && errno == EINTR);
 }

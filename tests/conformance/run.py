@@ -33,6 +33,9 @@ ROOT = HERE.parent.parent
 LONGEST = ("test_events", "test_subprocess", "test_ssl", "test_tasks", "test_streams",
            "test_sendfile", "test_sslproto", "test_unix_events", "test_sock_lowlevel")
 
+# A module is given up after so many tests that had to be stopped by the clock.
+PATIENCE = 3
+
 # Outcomes of a test once the skip table has been asked.
 PASSED = "passed"
 FAILED = "failed"
@@ -54,19 +57,29 @@ class Job:
         self.tests = {}
         self.note = ""
         self.seconds = 0.0
+        self.process = None
+        self.abandoned = False
         stem = os.path.join(folder, f"{part}-{module}")
         self.journal = stem + ".journal"
         self.job_file = stem + ".job"
         self.log = stem + ".log"
 
+    def abandon(self):
+        """End the worker, and do not start another."""
+        self.abandoned = True
+        if self.process is not None:
+            _kill_group(self.process.pid)
+
     def run(self):
+        if self.abandoned:
+            return self
         began = time.monotonic()
         self._describe()
         deadline = began + self.options.module_timeout
         open(self.journal, "w").close()
         known = -1
         # A worker that dies is followed by one that goes on behind the place.
-        while known < len(self.tests):
+        while known < len(self.tests) and not self.abandoned:
             known = len(self.tests)
             status = self._run_worker(deadline)
             finished, running = self._read_journal()
@@ -83,6 +96,9 @@ class Job:
             else:
                 self._fail(f"{self.module}.<module>", cause)
                 self.note = "the rest did not run"
+                break
+            if sum(test.get("hung", False) for test in self.tests.values()) >= PATIENCE:
+                self.note = f"given up after {PATIENCE} hangs: the rest did not run"
                 break
             if time.monotonic() >= deadline:
                 self.note = "out of time: the rest did not run"
@@ -111,7 +127,8 @@ class Job:
                 if entry.action == skips.OMIT]
         job = dict(part=self.part, module=self.module, loop=options.loop,
                    types=options.types, journal=self.journal, omit=omit,
-                   only=options.only, limit=options.test_timeout, root=str(ROOT))
+                   only=options.only, limit=options.test_timeout, patience=PATIENCE,
+                   root=str(ROOT))
         with open(self.job_file, "w") as file:
             json.dump(job, file)
 
@@ -119,8 +136,9 @@ class Job:
         """Run one worker to its end and return its exit status."""
         command = [sys.executable, str(HERE / "worker.py"), self.job_file]
         with open(self.log, "w") as log:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
-                                       stderr=subprocess.STDOUT, start_new_session=True)
+            process = self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                start_new_session=True)
             try:
                 return process.wait(max(1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
@@ -131,6 +149,7 @@ class Job:
                     process.kill()
                     return process.wait()
             finally:
+                self.process = None
                 _kill_group(process.pid)
 
     def _read_journal(self):
@@ -146,6 +165,8 @@ class Job:
                 self.tests.setdefault(event["test"], event)
             elif kind == "skip":
                 self.note = event["reason"]
+            elif kind == "give up":
+                self.note = f"given up after {PATIENCE} hangs: the rest did not run"
             elif kind == "done":
                 finished = True
         if running in self.tests:
@@ -158,8 +179,9 @@ class Job:
             lines = log.readlines()[-100:]
         if lines:
             cause += f" ({_telling_line(lines)})"
+        hung = any(line.startswith("Timeout (") for line in lines)
         event = dict(event="end", test=test, outcome=FAILED, loops=[], seconds=0,
-                     cause=cause, detail="".join(lines))
+                     cause=cause, detail="".join(lines), hung=hung)
         with open(self.journal, "a") as journal:
             journal.write("\n" + json.dumps(event) + "\n")
         self.tests[test] = event
@@ -361,11 +383,17 @@ def parse(argv):
 
 def main(argv=None):
     options = parse(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="conformance-") as folder:
         jobs = plan(options, folder)
         with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-            jobs = list(pool.map(Job.run, jobs))
+            try:
+                jobs = list(pool.map(Job.run, jobs))
+            except BaseException:
+                for job in jobs:
+                    job.abandon()
+                raise
     seconds = time.monotonic() - began
     report(jobs, options, seconds)
     if options.json:

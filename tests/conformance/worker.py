@@ -5,6 +5,7 @@ before and after each test, so that whoever reads it after a crash knows which t
 running; a worker that is started again on the same journal goes on behind that test.
 """
 
+import ctypes
 import faulthandler
 import fnmatch
 import importlib
@@ -34,8 +35,12 @@ def events(path):
 
 
 class Journal:
+    """What is known so far, and the file that it is written to."""
+
     def __init__(self, path):
-        self.known = {event["test"] for event in events(path) if "test" in event}
+        before = list(events(path))
+        self.known = {event["test"] for event in before if "test" in event}
+        self.hangs = sum(event.get("hung", False) for event in before)
         self.file = open(path, "a")
 
     def write(self, **event):
@@ -74,8 +79,9 @@ class Clock:
 class Result(unittest.TestResult):
     """Writes each test's outcome to the journal."""
 
-    def __init__(self, journal, witness, clock):
+    def __init__(self, journal, witness, clock, patience):
         super().__init__()
+        self.patience = patience
         self.journal = journal
         self.witness = witness
         self.clock = clock
@@ -103,12 +109,17 @@ class Result(unittest.TestResult):
         self._write(self.running, self.outcome, self.cause, self.detail, seconds)
         self.journal.known.add(self.running)
         self.running = None
+        if self.clock.expired:
+            self.journal.hangs += 1
+            if self.journal.hangs >= self.patience:
+                self.stop()
         super().stopTest(test)
 
     def _write(self, test, outcome, cause, detail="", seconds=0):
-        self.journal.write(event="end", test=test, outcome=outcome, cause=cause,
-                           detail=detail, loops=self.witness.take(),
-                           seconds=round(seconds, 3))
+        self.journal.write(event="end", test=test, outcome=outcome,
+                           cause=cause.partition("\n")[0], detail=detail,
+                           loops=self.witness.take(), seconds=round(seconds, 3),
+                           hung=self.running is not None and self.clock.expired)
 
     def _fail(self, test, err):
         cause = traceback.format_exception_only(err[0], err[1])[0].strip()
@@ -190,7 +201,14 @@ def run(tests, result, journal):
             tests = rest
 
 
+def die_with_parent():
+    """Ask the kernel to kill this process when run.py is gone."""
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main(path):
+    die_with_parent()
     with open(path) as file:
         job = json.load(file)
     if job["root"] not in sys.path:
@@ -204,7 +222,7 @@ def main(path):
         Loop = witness.watch(swap.load_loop(job["loop"]))
         swap.install(Loop)
     clock = Clock(job["limit"])
-    result = Result(journal, witness, clock)
+    result = Result(journal, witness, clock, job["patience"])
     tests = []
     try:
         for test in load(job, Loop):
@@ -219,6 +237,8 @@ def main(path):
 
     run(tests, result, journal)
     clock.stop()
+    if result.shouldStop:
+        journal.write(event="give up")
     journal.write(event="done")
 
 

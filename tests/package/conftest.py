@@ -14,7 +14,8 @@ PACKAGE = os.path.dirname(os.path.abspath(fastloop.__file__))
 
 def environment():
     """An environment in which a new interpreter imports the fastloop under test."""
-    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONASYNCIODEBUG", "FASTLOOP_LAUNCHER", "PYTHONPATH")}
+    unwanted = ("PYTHONASYNCIODEBUG", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "FASTLOOP_LAUNCHER")
+    env = {k: v for k, v in os.environ.items() if k not in unwanted}
     if not PACKAGE.startswith(sys.prefix + os.sep):  # a checkout, built in place
         env["PYTHONPATH"] = os.path.dirname(PACKAGE)
     return env
