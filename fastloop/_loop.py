@@ -37,7 +37,7 @@ class _Watches:
         return selectors.SelectorKey(fileobj, fileobj, watched, None)
 
 
-class Loop(SignalMixin, _core.Loop, asyncio.SelectorEventLoop):
+class Loop(_core.Loop, SignalMixin):
     """An asyncio event loop whose callbacks, tasks, futures and timers are run in C."""
 
     # asyncio's methods expect these as attributes from the start.  Made on first use, and kept in slots of the C
@@ -71,6 +71,10 @@ class Loop(SignalMixin, _core.Loop, asyncio.SelectorEventLoop):
     @property
     def _selector(self):
         return None if self._closed else _Watches(self)
+
+    @property
+    def _internal_fds(self):
+        return 0 if self._closed else 1
 
     # Running
 
@@ -139,7 +143,8 @@ class Loop(SignalMixin, _core.Loop, asyncio.SelectorEventLoop):
         """create_task() where C leaves it to Python: a factory, debug mode, an eager start, a wrong call."""
         if self._task_factory is not None or (_TASK_KEYWORDS is not None and not kwargs.keys() <= _TASK_KEYWORDS):
             return super(_core.Loop, self).create_task(coro, **kwargs)
-        task = _core.Task(coro, loop=self, **kwargs)
+        cls = asyncio.tasks.Task if self._types_patched else _core.Task
+        task = cls(coro, loop=self, **kwargs)
         if task._source_traceback:
             del task._source_traceback[-1]
         try:

@@ -56,6 +56,10 @@ loop_call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
 {
     LoopObject *loop = (LoopObject *)op;
     PyObject *context = NULL;
+    if (names != NULL && names == loop->state->stock_names) {
+        context = args[nargs];
+        names = NULL;
+    }
     if (fl_check_positional("call_soon", nargs, 1, "callback") < 0
         || fl_one_keyword("call_soon", args, nargs, names,
                           loop->state->str_context, &context) < 0
@@ -232,6 +236,30 @@ loop_time(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(ignored))
 
 /* --- Futures and tasks ----------------------------------------------------*/
 
+/* Tools that replace asyncio's Task or Future by classes of their own mean
+   the loop's tasks and futures too.  Looked at when the loop starts, and on
+   every call while it does not run. */
+static int
+loop_find_patches(LoopObject *loop)
+{
+    fl_state *state = loop->state;
+    PyObject *task = PyObject_GetAttr(state->tasks_module, state->str_Task);
+    if (task == NULL) {
+        return -1;
+    }
+    PyObject *future =
+        PyObject_GetAttr(state->futures_module, state->str_Future);
+    if (future == NULL) {
+        Py_DECREF(task);
+        return -1;
+    }
+    loop->types_patched =
+        task != state->AsyncioTask || future != state->AsyncioFuture;
+    Py_DECREF(task);
+    Py_DECREF(future);
+    return 0;
+}
+
 PyDoc_STRVAR(loop_create_future_doc,
              "create_future($self, /)\n--\n\n"
              "A new Future attached to the loop.");
@@ -241,16 +269,25 @@ loop_create_future(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     LoopObject *loop = (LoopObject *)op;
     fl_state *state = loop->state;
-    if (FL_LIKELY(!loop->debug && state->layout_ok)) {
+    if (loop->thread_id == 0 && loop_find_patches(loop) < 0) {
+        return NULL;
+    }
+    if (FL_LIKELY(!loop->debug && state->layout_ok && !loop->types_patched)) {
         return fl_future_new(state, op);
+    }
+    PyObject *type =
+        loop->types_patched
+            ? PyObject_GetAttr(state->futures_module, state->str_Future)
+            : Py_NewRef(state->Future_type);
+    if (type == NULL) {
+        return NULL;
     }
     PyObject *args[1] = {op};
     PyObject *names = PyTuple_Pack(1, state->str_loop);
     PyObject *future =
-        names == NULL ? NULL
-                      : PyObject_Vectorcall((PyObject *)state->Future_type,
-                                            args, 0, names);
+        names == NULL ? NULL : PyObject_Vectorcall(type, args, 0, names);
     Py_XDECREF(names);
+    Py_DECREF(type);
     return future;
 }
 
@@ -289,10 +326,13 @@ loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     if (fl_loop_check_closed(loop) < 0) {
         return NULL;
     }
+    if (loop->thread_id == 0 && loop_find_patches(loop) < 0) {
+        return NULL;
+    }
     PyObject *name = NULL;
     PyObject *context = NULL;
     if (FL_LIKELY(nargs == 1 && loop->task_factory == NULL && !loop->debug
-                  && state->layout_ok)
+                  && state->layout_ok && !loop->types_patched)
         && (names == NULL
             || loop_parse_task_keywords(state, args + nargs, names, &name,
                                         &context)))
@@ -577,7 +617,7 @@ loop_run(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     LoopObject *loop = (LoopObject *)op;
     if (fl_loop_check_closed(loop) < 0 || fl_loop_check_fork(loop) < 0
-        || loop_find_overrides(loop) < 0)
+        || loop_find_overrides(loop) < 0 || loop_find_patches(loop) < 0)
     {
         return NULL;
     }
@@ -761,6 +801,7 @@ static PyMemberDef loop_members[] = {
     LOOP_OBJECT("_signal_pipe", signal_pipe),
     LOOP_BOOL("_asyncgens_shutdown_called", asyncgens_shutdown_called),
     LOOP_BOOL("_executor_shutdown_called", executor_shutdown_called),
+    LOOP_BOOL("_types_patched", types_patched),
     LOOP_BOOL("_closed", closed),
     LOOP_BOOL("_stopping", stopping),
     {"_signals_armed", T_BOOL, offsetof(LoopObject, signals_armed)},
@@ -1047,6 +1088,27 @@ static PyType_Spec loop_spec = {
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .slots = loop_slots,
 };
+
+int
+fl_loop_type_finish(fl_state *state, PyTypeObject *type)
+{
+    /* The interpreter's quick ways to call a C method are for methods of the
+       object's very type, so the final class gets the methods as its own. */
+    for (PyMethodDef *def = loop_methods; def->ml_name != NULL; def++) {
+        PyObject *method = PyDescr_NewMethod(type, def);
+        if (method == NULL) {
+            return -1;
+        }
+        int rc = PyObject_SetAttrString((PyObject *)type, def->ml_name,
+                                        method);
+        Py_DECREF(method);
+        if (rc < 0) {
+            return -1;
+        }
+    }
+    state->final_loop_type = type;
+    return 0;
+}
 
 int
 fl_loop_type_setup(PyObject *module, fl_state *state)

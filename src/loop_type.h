@@ -6,4 +6,7 @@
 
 int fl_loop_type_setup(PyObject *module, fl_state *state) FL_RAISES;
 
+/* `type` is the class, made in Python, that most loops will be of. */
+int fl_loop_type_finish(fl_state *state, PyTypeObject *type) FL_RAISES;
+
 #endif

@@ -37,7 +37,9 @@ module_set_final_loop(PyObject *module, PyObject *type)
         PyErr_SetString(PyExc_TypeError, "a subclass of _core.Loop expected");
         return NULL;
     }
-    state->final_loop_type = (PyTypeObject *)type;
+    if (fl_loop_type_finish(state, (PyTypeObject *)type) < 0) {
+        return NULL;
+    }
     Py_RETURN_NONE;
 }
 

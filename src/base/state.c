@@ -116,6 +116,8 @@ fl_state_clear(fl_state *state)
     Py_CLEAR(state->current_tasks);
     Py_CLEAR(state->stock_step_type);
     Py_CLEAR(state->kw_context);
+    Py_CLEAR(state->stop);
+    Py_CLEAR(state->stock_names);
 }
 
 void

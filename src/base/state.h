@@ -25,6 +25,8 @@
 
 /* Interned names of attributes and keywords. */
 #define FL_STRINGS(X)                                                   \
+    X(Future)                                                           \
+    X(Task)                                                             \
     X(_asyncio_future_blocking)                                         \
     X(_cancelled)                                                       \
     X(_check_callback)                                                  \
@@ -79,7 +81,8 @@
     X(fileobj_to_fd, "selectors", "_fileobj_to_fd")                          \
     X(convert_future_exc, "asyncio.futures", "_convert_future_exc")          \
     X(is_debug_mode, "asyncio.coroutines", "_is_debug_mode")                 \
-    X(logger, "asyncio.log", "logger")
+    X(tasks_module, "asyncio", "tasks")                                      \
+    X(futures_module, "asyncio", "futures")
 
 typedef struct fl_state {
 #define FL_FIELD(name) PyTypeObject *name##_type;
@@ -115,6 +118,7 @@ typedef struct fl_state {
     /* asyncio's own step and wake-up callables, learnt by the layout probe;
        NULL when the probe did not run or failed. */
     PyTypeObject *stock_step_type;
+    PyObject *stock_names;          /* ("context",) as asyncio passes it */
     PyCFunction stock_wakeup;
     bool layout_ok;                 /* asyncio's structs are as layout.h says */
     bool context_ok;                /* and contexts as base/context.h says */
@@ -130,6 +134,9 @@ typedef struct fl_state {
     /* 1 when it completed the future in C, 0 when the call must be made. */
     int (*set_result_quickly)(struct fl_state *state, PyObject *loop,
                               PyObject *future, PyObject *result);
+
+    /* The StopIteration that await.c uses again, or NULL.  Owned. */
+    PyObject *stop;
 
     fl_pool handles;
     fl_pool timers;

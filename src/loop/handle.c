@@ -168,6 +168,28 @@ handle_call(HandleObject *handle)
     return result;
 }
 
+/* The callback set variables in a context that other handles share: the
+   handle goes on with a context of its own, and the shared one is put back.
+   A raised exception stays raised. */
+static int
+handle_take_context(HandleObject *handle, PyObject *shared, PyObject *vars)
+{
+    PyObject *exc = fl_take_raised();
+    PyObject *own = PyContext_Copy(shared);
+    int rc = own == NULL ? -1 : 0;
+    if (own != NULL) {
+        Py_XSETREF(handle->context, own);
+        handle->shared_context = false;
+    }
+    fl_context_restore(shared, vars);
+    if (exc != NULL) {
+        PyErr_Clear();
+        fl_put_raised(exc);
+        rc = 0;
+    }
+    return rc;
+}
+
 /* As handle_call, in the handle's context. */
 static PyObject *
 handle_call_in_context(HandleObject *handle)
@@ -218,12 +240,10 @@ handle_call_in_context(HandleObject *handle)
         }
     }
     if (vars != NULL) {
-        if (FL_UNLIKELY(((fl_context *)context)->vars != vars)) {
-            PyObject *exc = fl_take_raised();
-            fl_context_restore(context, vars);
-            if (exc != NULL) {
-                fl_put_raised(exc);
-            }
+        if (FL_UNLIKELY(((fl_context *)context)->vars != vars)
+            && handle_take_context(handle, context, vars) < 0)
+        {
+            Py_CLEAR(result);
         }
         Py_DECREF(vars);
     }

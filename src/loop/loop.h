@@ -65,6 +65,7 @@ typedef struct {
     bool stopping;
     bool debug;
     unsigned char overrides;
+    bool types_patched;         /* asyncio.tasks.Task or Future was replaced */
     bool iterating;             /* inside fl_loop_iterate */
     unsigned long thread_id;    /* of the thread that runs the loop, or 0 */
     uint64_t forks;             /* state->forks when the loop was made */

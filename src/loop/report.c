@@ -131,21 +131,24 @@ fl_report_step(PyObject *loop, PyObject *callable)
 int
 fl_report_slow(LoopObject *loop, PyObject *handle, double seconds)
 {
-    fl_state *state = loop->state;
+    (void)loop;
     PyObject *module = PyImport_ImportModule("asyncio.base_events");
     if (module == NULL) {
         return -1;
     }
     PyObject *text =
         PyObject_CallMethod(module, "_format_handle", "O", handle);
+    PyObject *logger =
+        text == NULL ? NULL : PyObject_GetAttrString(module, "logger");
+    PyObject *result =
+        logger == NULL
+            ? NULL
+            : PyObject_CallMethod(logger, "warning", "sOd",
+                                  "Executing %s took %.3f seconds", text,
+                                  seconds);
     Py_DECREF(module);
-    if (text == NULL) {
-        return -1;
-    }
-    PyObject *result = PyObject_CallMethod(
-        state->logger, "warning", "sOd", "Executing %s took %.3f seconds",
-        text, seconds);
-    Py_DECREF(text);
+    Py_XDECREF(text);
+    Py_XDECREF(logger);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }

@@ -348,11 +348,10 @@ fl_future_result(fl_state *state, FutureObject *fut)
         fut->log_tb = 0;
         return Py_NewRef(fut->result);
     }
-    if (future_check_alive(fut) < 0) {
-        return NULL;
-    }
     if (fut->state == FL_PENDING) {
-        PyErr_SetString(state->InvalidStateError, "Result is not set.");
+        PyErr_SetString(state->InvalidStateError,
+                        fut->loop == NULL ? "Future object is not initialized."
+                                          : "Result is not set.");
         return NULL;
     }
     PyObject *exc;
@@ -670,25 +669,58 @@ future_cancel(PyObject *op, PyObject *args, PyObject *kwargs)
     return rc < 0 ? NULL : PyBool_FromLong(rc);
 }
 
-PyDoc_STRVAR(future_result_doc, "Return the result, or raise what was set.");
+const char fl_future_result_doc[] =
+    "Return the result, or raise what was set.";
+const char fl_future_exception_doc[] =
+    "Return the exception that was set, or None.";
+const char fl_future_done_doc[] = "Whether the future has come to its end.";
+const char fl_future_cancelled_doc[] = "Whether the future was cancelled.";
 
-static PyObject *
-future_result(PyObject *op, PyObject *Py_UNUSED(ignored))
+PyObject *
+fl_future_py_result(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     return fl_future_result(fl_state_of(op), (FutureObject *)op);
 }
 
+PyObject *
+fl_future_py_exception(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    FutureObject *fut = (FutureObject *)op;
+    if (FL_LIKELY(fut->state == FL_FINISHED)) {
+        fut->log_tb = 0;
+        return Py_NewRef(fut->exception == NULL ? Py_None : fut->exception);
+    }
+    fl_state *state = fl_state_of(op);
+    if (fut->state == FL_CANCELLED) {
+        return fl_future_result(state, fut);  /* raises */
+    }
+    PyErr_SetString(state->InvalidStateError,
+                    fut->loop == NULL ? "Future object is not initialized."
+                                      : "Exception is not set.");
+    return NULL;
+}
+
+PyObject *
+fl_future_py_done(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    FutureObject *fut = (FutureObject *)op;
+    return PyBool_FromLong(fut->loop != NULL && fut->state != FL_PENDING);
+}
+
+PyObject *
+fl_future_py_cancelled(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    FutureObject *fut = (FutureObject *)op;
+    return PyBool_FromLong(fut->loop != NULL && fut->state == FL_CANCELLED);
+}
+
 static PyMethodDef future_methods[] = {
-    {"result", future_result, METH_NOARGS, future_result_doc},
+    FL_FUTURE_METHODS,
     {"set_result", future_set_result, METH_O, future_set_result_doc},
     {"set_exception", future_set_exception, METH_O,
      future_set_exception_doc},
     {"cancel", FL_METHOD(future_cancel), METH_VARARGS | METH_KEYWORDS,
      future_cancel_doc},
-    {"add_done_callback", FL_METHOD(fl_future_py_add_done_callback),
-     FL_FASTCALL, fl_future_add_done_callback_doc},
-    {"remove_done_callback", fl_future_py_remove_done_callback, METH_O,
-     fl_future_remove_done_callback_doc},
     {NULL},
 };
 

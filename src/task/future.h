@@ -50,8 +50,30 @@ PyObject *fl_future_py_add_done_callback(PyObject *op, PyObject *const *args,
 PyObject *fl_future_py_remove_done_callback(PyObject *op, PyObject *callback);
 PyObject *fl_future_py_get_callbacks(PyObject *op, void *closure);
 PyObject *fl_future_py_iter(PyObject *op);
+PyObject *fl_future_py_result(PyObject *op, PyObject *ignored);
+PyObject *fl_future_py_exception(PyObject *op, PyObject *ignored);
+PyObject *fl_future_py_done(PyObject *op, PyObject *ignored);
+PyObject *fl_future_py_cancelled(PyObject *op, PyObject *ignored);
 extern const char fl_future_add_done_callback_doc[];
 extern const char fl_future_remove_done_callback_doc[];
+extern const char fl_future_result_doc[];
+extern const char fl_future_exception_doc[];
+extern const char fl_future_done_doc[];
+extern const char fl_future_cancelled_doc[];
+
+/* In both types' tables, although a Task would inherit them: the interpreter
+   calls a C method quickly only on its own type's instances. */
+#define FL_FUTURE_METHODS                                                    \
+    {"result", fl_future_py_result, METH_NOARGS, fl_future_result_doc},      \
+    {"exception", fl_future_py_exception, METH_NOARGS,                       \
+     fl_future_exception_doc},                                               \
+    {"done", fl_future_py_done, METH_NOARGS, fl_future_done_doc},            \
+    {"cancelled", fl_future_py_cancelled, METH_NOARGS,                       \
+     fl_future_cancelled_doc},                                               \
+    {"add_done_callback", FL_METHOD(fl_future_py_add_done_callback),         \
+     FL_FASTCALL, fl_future_add_done_callback_doc},                          \
+    {"remove_done_callback", fl_future_py_remove_done_callback, METH_O,      \
+     fl_future_remove_done_callback_doc}
 
 /* Whether op is exactly a Future or Task, of ours or of asyncio's. */
 static inline bool

@@ -22,6 +22,7 @@
 typedef struct {
     PyObject_HEAD
     PyObject *called;  /* the last callback that call_soon was given */
+    PyObject *names;   /* and the names of its keywords */
 } ProbeLoop;
 
 static PyObject *
@@ -33,8 +34,9 @@ probe_loop_get_debug(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(ignored))
 static PyObject *
 probe_loop_call_soon(PyObject *op, PyObject *const *args,
                      Py_ssize_t Py_UNUSED(nargs),
-                     PyObject *Py_UNUSED(names))
+                     PyObject *names)
 {
+    Py_XSETREF(((ProbeLoop *)op)->names, Py_XNewRef(names));
     Py_XSETREF(((ProbeLoop *)op)->called, Py_NewRef(args[0]));
     Py_RETURN_NONE;
 }
@@ -44,6 +46,7 @@ probe_loop_dealloc(PyObject *op)
 {
     PyTypeObject *type = Py_TYPE(op);
     Py_XDECREF(((ProbeLoop *)op)->called);
+    Py_XDECREF(((ProbeLoop *)op)->names);
     type->tp_free(op);
     Py_DECREF(type);
 }
@@ -250,7 +253,12 @@ probe_task_birth(fl_state *state, fl_probe *probe)
               && Py_TYPE(step)->tp_basicsize == sizeof(fl_stock_step)
               && ((fl_stock_step *)step)->task == probe->task
               && ((fl_stock_step *)step)->arg == NULL;
+    PyObject *names = ((ProbeLoop *)probe->loop)->names;
+    ok = ok && names != NULL && PyTuple_GET_SIZE(names) == 1
+         && PyUnicode_Compare(PyTuple_GET_ITEM(names, 0), state->str_context)
+                == 0;
     if (ok) {
+        Py_XSETREF(state->stock_names, Py_NewRef(names));
         Py_XSETREF(state->stock_step_type,
                    (PyTypeObject *)Py_NewRef(Py_TYPE(step)));
     }

@@ -8,6 +8,7 @@
 
 #include "loop/report.h"
 #include "loop/schedule.h"
+#include "task/await.h"
 #include "task/future.h"
 #include "task/registry.h"
 
@@ -467,6 +468,11 @@ step_resume(fl_state *state, TaskObject *task, PyObject *exc)
         }
     }
     Py_DECREF(coro);
+    if (state->stop != NULL
+        && ((PyStopIterationObject *)state->stop)->value != NULL)
+    {
+        fl_await_forget_value(state);
+    }
     int rc;
     if (outcome == PYGEN_NEXT) {
         rc = step_act_on(state, task, result);

@@ -297,10 +297,7 @@ task_get_name(PyObject *op, PyObject *Py_UNUSED(ignored))
 
 static PyMethodDef task_methods[] = {
     {"get_name", task_get_name, METH_NOARGS, task_get_name_doc},
-    {"add_done_callback", FL_METHOD(fl_future_py_add_done_callback),
-     FL_FASTCALL, fl_future_add_done_callback_doc},
-    {"remove_done_callback", fl_future_py_remove_done_callback, METH_O,
-     fl_future_remove_done_callback_doc},
+    FL_FUTURE_METHODS,
     {NULL},
 };
 

@@ -334,10 +334,11 @@ ATTACKS = {
                 return Evil(loop=loop)
         async def main():
             global fut
-            for _ in range(20):
-                fut = Evil(loop=loop)
-                await fut
-        loop.run_until_complete(main())
+            fut = Evil(loop=loop)
+            await fut
+        task = loop.create_task(main())
+        spin(loop, 200)
+        task._log_destroy_pending = False
         loop.close()
     """,
     "blocking flag property that runs code": """
@@ -568,6 +569,7 @@ def blank(cls):
         return None
 
 def attack(make, name):
+    print(name, file=sys.stderr, flush=True)
     thing = make()
     try:
         member = getattr(thing, name)
@@ -651,12 +653,14 @@ makers = {
 make = makers[KIND]
 for name in dir(make()):
     attack(make, name)
-    loop._ready.clear() if hasattr(loop, "_ready") else spin(loop, 1)
+    attempt(spin, loop, 1)
 gc.collect()
-spin(loop, 3)
-for t in asyncio.all_tasks(loop):
-    t._log_destroy_pending = False
-    t.cancel()
+attempt(spin, loop, 3)
+tasks = attempt(asyncio.all_tasks, loop)
+for t in tasks if isinstance(tasks, set) else ():
+    attempt(setattr, t, "_log_destroy_pending", False)
+    attempt(t.cancel)
+attempt(spin, loop, 3)
 os._exit(0)
 """
 
