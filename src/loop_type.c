@@ -69,7 +69,7 @@ loop_call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     if (context != NULL && nargs <= 2 && !loop->debug
-        && !(loop->overrides & FL_OVERRIDES_CALL_SOON))
+        && !(fl_loop_overrides(loop) & FL_OVERRIDES_CALL_SOON))
     {
         /* A Task's own callables, ours or asyncio's: these never look at the
            handle that they are owed. */
@@ -205,7 +205,7 @@ loop_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     if (FL_UNLIKELY(loop->debug
-                    || (loop->overrides
+                    || (fl_loop_overrides(loop)
                         & (FL_OVERRIDES_TIME | FL_OVERRIDES_CALL_AT))
                     || !(PyFloat_CheckExact(delay)
                          || PyLong_CheckExact(delay))))
@@ -272,7 +272,11 @@ loop_create_future(PyObject *op, PyObject *Py_UNUSED(ignored))
     if (loop->thread_id == 0 && loop_find_patches(loop) < 0) {
         return NULL;
     }
-    if (FL_LIKELY(!loop->debug && state->layout_ok && !loop->types_patched)) {
+    int debug = fl_loop_debug(loop);
+    if (debug < 0) {
+        return NULL;
+    }
+    if (FL_LIKELY(!debug && state->layout_ok && !loop->types_patched)) {
         return fl_future_new(state, op);
     }
     PyObject *type =
@@ -329,9 +333,13 @@ loop_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     if (loop->thread_id == 0 && loop_find_patches(loop) < 0) {
         return NULL;
     }
+    int debug = fl_loop_debug(loop);
+    if (debug < 0) {
+        return NULL;
+    }
     PyObject *name = NULL;
     PyObject *context = NULL;
-    if (FL_LIKELY(nargs == 1 && loop->task_factory == NULL && !loop->debug
+    if (FL_LIKELY(nargs == 1 && loop->task_factory == NULL && !debug
                   && state->layout_ok && !loop->types_patched)
         && (names == NULL
             || loop_parse_task_keywords(state, args + nargs, names, &name,
@@ -552,6 +560,15 @@ loop_watch_signals(PyObject *op, PyObject *file)
 
 /* --- Running --------------------------------------------------------------*/
 
+PyDoc_STRVAR(loop_get_debug_doc, "get_debug($self, /)\n--\n\n"
+                                 "Whether the loop is in debug mode.");
+
+static PyObject *
+loop_get_debug(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(((LoopObject *)op)->debug);
+}
+
 /* Whether the attribute `name` of this very loop is still our C method. */
 static int
 loop_is_own_method(LoopObject *loop, PyObject *name, PyCFunction function)
@@ -567,9 +584,11 @@ loop_is_own_method(LoopObject *loop, PyObject *name, PyCFunction function)
     return own;
 }
 
-static int
-loop_find_overrides(LoopObject *loop)
+static void
+loop_find_overrides(PyObject *op)
 {
+    LoopObject *loop = (LoopObject *)op;
+    PyObject *raised = fl_take_raised();
     fl_state *state = loop->state;
     const struct {
         PyObject *name;
@@ -580,18 +599,22 @@ loop_find_overrides(LoopObject *loop)
          FL_OVERRIDES_CALL_SOON},
         {state->str_call_at, FL_METHOD(loop_call_at), FL_OVERRIDES_CALL_AT},
         {state->str_time, loop_time, FL_OVERRIDES_TIME},
+        {state->str_get_debug, loop_get_debug, FL_OVERRIDES_GET_DEBUG},
     };
     unsigned char overrides = 0;
     for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
         int own = loop_is_own_method(loop, methods[i].name,
                                      methods[i].function);
         if (own < 0) {
-            return -1;
+            PyErr_Clear();
         }
-        overrides |= own ? 0 : methods[i].flag;
+        overrides |= own > 0 ? 0 : methods[i].flag;
     }
     loop->overrides = overrides;
-    return 0;
+    loop->overrides_tag = Py_TYPE(loop)->tp_version_tag;
+    if (raised != NULL) {
+        fl_put_raised(raised);
+    }
 }
 
 static int
@@ -603,9 +626,9 @@ loop_setattro(PyObject *op, PyObject *name, PyObject *value)
     LoopObject *loop = (LoopObject *)op;
     fl_state *state = loop->state;
     if (name == state->str_call_soon || name == state->str_call_at
-        || name == state->str_time)
+        || name == state->str_time || name == state->str_get_debug)
     {
-        return loop_find_overrides(loop);
+        loop_find_overrides(op);
     }
     return 0;
 }
@@ -617,11 +640,12 @@ loop_run(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     LoopObject *loop = (LoopObject *)op;
     if (fl_loop_check_closed(loop) < 0 || fl_loop_check_fork(loop) < 0
-        || loop_find_overrides(loop) < 0 || loop_find_patches(loop) < 0)
+        || loop_find_patches(loop) < 0)
     {
         return NULL;
     }
     loop->released_at = fl_clock_ns();
+    fl_loop_poll_soon(loop);
     if (fl_loop_run(loop) < 0) {
         return NULL;
     }
@@ -707,15 +731,6 @@ loop_release(PyObject *op, PyObject *Py_UNUSED(ignored))
         fl_loop_release(loop);
     }
     Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(loop_get_debug_doc, "get_debug($self, /)\n--\n\n"
-                                 "Whether the loop is in debug mode.");
-
-static PyObject *
-loop_get_debug(PyObject *op, PyObject *Py_UNUSED(ignored))
-{
-    return PyBool_FromLong(((LoopObject *)op)->debug);
 }
 
 static PyObject *
@@ -984,12 +999,14 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     PyObject *debug = NULL;
     if (fl_loop_open(loop, state) < 0
         || (debug = PyObject_CallNoArgs(state->is_debug_mode)) == NULL
-        || loop_set_debug_flag((PyObject *)loop, debug, NULL) < 0
-        || loop_find_overrides(loop) < 0)
+        || loop_set_debug_flag((PyObject *)loop, debug, NULL) < 0)
     {
         /* Not "unclosed": nobody ever had it. */
         loop->closed = true;
         Py_CLEAR(loop);
+    }
+    else {
+        loop_find_overrides((PyObject *)loop);
     }
     Py_XDECREF(debug);
     return (PyObject *)loop;
@@ -1113,6 +1130,7 @@ fl_loop_type_finish(fl_state *state, PyTypeObject *type)
 int
 fl_loop_type_setup(PyObject *module, fl_state *state)
 {
+    state->find_overrides = loop_find_overrides;
     state->Loop_type = fl_add_type(module, &loop_spec, NULL);
     return state->Loop_type == NULL ? -1 : 0;
 }

@@ -73,6 +73,7 @@ def pytest_runtest_makereport(item, call):
     report = yield
     if report.failed or report.skipped:
         item.stash[failed] = True
+        item.session.stash[failed] = True
     return report
 
 
@@ -134,6 +135,9 @@ def watched(request):
             f"{type(info.exc_value).__name__}: {info.exc_value}")
 
     old_hook, sys.unraisablehook = sys.unraisablehook, on_unraisable
+    if request.session.stash.get(failed, False):
+        request.session.stash[failed] = False
+        gc.collect()  # what the test before left is its own fault
     before = Snapshot()
     try:
         yield log

@@ -138,6 +138,9 @@ typedef struct fl_state {
     /* The StopIteration that await.c uses again, or NULL.  Owned. */
     PyObject *stop;
 
+    /* Finds anew which of a loop's methods were replaced; never fails. */
+    void (*find_overrides)(PyObject *loop);
+
     fl_pool handles;
     fl_pool timers;
     fl_pool futures;

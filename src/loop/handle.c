@@ -53,7 +53,6 @@ handle_init(HandleObject *handle, LoopObject *loop, PyObject *callback,
     handle->cancelled = false;
     handle->running = false;
     handle->repeats = false;
-    handle->foreign_context = false;
     if (FL_LIKELY(nargs <= FL_HANDLE_INLINE)) {
         for (Py_ssize_t i = 0; i < nargs; i++) {
             handle->inline_args[i] = Py_NewRef(args[i]);
@@ -79,10 +78,13 @@ handle_init(HandleObject *handle, LoopObject *loop, PyObject *callback,
     }
     else {
         handle->shared_context = false;
-        handle->foreign_context = !PyContext_CheckExact(context);
         handle->context = Py_NewRef(context);
     }
-    if (FL_UNLIKELY(loop->debug)) {
+    int debug = fl_loop_debug(loop);
+    if (FL_UNLIKELY(debug != 0)) {
+        if (debug < 0) {
+            return -1;
+        }
         handle->source_traceback = handle_extract_stack(state);
         if (handle->source_traceback == NULL) {
             return -1;
@@ -201,7 +203,7 @@ handle_call_in_context(HandleObject *handle)
         PyErr_SetString(PyExc_AttributeError, "_context");
         return NULL;
     }
-    if (FL_UNLIKELY(handle->foreign_context)) {
+    if (FL_UNLIKELY(!PyContext_CheckExact(context))) {
         PyObject *run = PyObject_GetAttrString(context, "run");
         PyObject *args =
             run == NULL ? NULL
@@ -371,10 +373,14 @@ fl_handle_cancel(HandleObject *handle)
         fl_timer_unschedule(state, (TimerObject *)handle);
     }
     handle->cancelled = true;
-    if (FL_UNLIKELY(handle->loop != NULL
-                    && PyObject_TypeCheck(handle->loop, state->Loop_type)
-                    && ((LoopObject *)handle->loop)->debug))
-    {
+    int debug = handle->loop != NULL
+                        && PyObject_TypeCheck(handle->loop, state->Loop_type)
+                    ? fl_loop_debug((LoopObject *)handle->loop)
+                    : 0;
+    if (FL_UNLIKELY(debug != 0)) {
+        if (debug < 0) {
+            return -1;
+        }
         PyObject *repr = PyObject_Repr((PyObject *)handle);
         if (repr == NULL) {
             return -1;

@@ -39,7 +39,6 @@ typedef struct {
     bool cancelled;
     bool running;
     bool shared_context;         /* from the loop's snapshot */
-    bool foreign_context;        /* not a Context: call its run() */
     bool repeats;                /* a watcher's: runs many times */
 } HandleObject;
 

@@ -12,7 +12,7 @@ fl_loop_open(LoopObject *loop, fl_state *state)
     loop->signal_fd = -1;
     loop->forks = state->forks;
     loop->slow_callback_duration = 0.1;
-    loop->credit = FL_POLL_CREDIT;
+    loop->patience = 1;
     int rc = fl_poller_open(&loop->poller);
     if (rc < 0) {
         loop->closed = true;
@@ -139,9 +139,20 @@ fl_loop_check_fork(LoopObject *loop)
 }
 
 int
+fl_loop_ask_debug(LoopObject *loop)
+{
+    /* Runs Python. */
+    PyObject *debug = PyObject_CallMethodNoArgs((PyObject *)loop,
+                                                loop->state->str_get_debug);
+    int rc = debug == NULL ? -1 : PyObject_IsTrue(debug);
+    Py_XDECREF(debug);
+    return rc;
+}
+
+int
 fl_loop_time(LoopObject *loop, double *seconds)
 {
-    if (FL_LIKELY(!(loop->overrides & FL_OVERRIDES_TIME))) {
+    if (FL_LIKELY(!(fl_loop_overrides(loop) & FL_OVERRIDES_TIME))) {
         *seconds = fl_clock_seconds();
         return 0;
     }

@@ -38,6 +38,7 @@ enum {
     FL_OVERRIDES_CALL_SOON = 1,
     FL_OVERRIDES_CALL_AT = 2,
     FL_OVERRIDES_TIME = 4,
+    FL_OVERRIDES_GET_DEBUG = 8,
 };
 
 /* Who wants to know about a descriptor: see watcher.h. */
@@ -65,6 +66,7 @@ typedef struct {
     bool stopping;
     bool debug;
     unsigned char overrides;
+    unsigned int overrides_tag; /* the type's version when they were found */
     bool types_patched;         /* asyncio.tasks.Task or Future was replaced */
     bool iterating;             /* inside fl_loop_iterate */
     unsigned long thread_id;    /* of the thread that runs the loop, or 0 */
@@ -76,7 +78,8 @@ typedef struct {
     bool signals_armed;   /* the wake-up descriptor points to signal_fd */
     int signal_fd;        /* read end of the signal pipe, or -1; owned by the
                              Python side (fastloop/_signals.py) */
-    int credit;           /* callbacks until the next poll is due */
+    int patience;         /* callbacks between two polls, at present */
+    int credit;           /* ... that are left of them */
     int clock_credit;     /* at this credit, ask the clock as well */
     int64_t polled_at;    /* nanoseconds */
     int64_t released_at;  /* when the GIL was last given away */
@@ -102,7 +105,7 @@ typedef struct {
 } LoopObject;
 
 /* Between two polls of a loop that is never idle lie at most this many
-   callbacks and, looked at every few callbacks, about this much time.  The
+   callbacks (and the rest of their iteration) and, looked at every few callbacks, about this much time.  The
    bound is documented (docs/compatibility.md) and tested. */
 #define FL_POLL_CREDIT      64
 #define FL_POLL_PERIOD_NS   100000
@@ -125,6 +128,28 @@ int fl_loop_traverse(LoopObject *loop, visitproc visit, void *arg);
 int fl_loop_check_closed(LoopObject *loop) FL_RAISES;
 int fl_loop_check_thread(LoopObject *loop) FL_RAISES;
 int fl_loop_check_fork(LoopObject *loop) FL_RAISES;
+int fl_loop_ask_debug(LoopObject *loop) FL_RAISES;
+
+/* What is overridden, at present: a class may be patched at any time, and its
+   version tells. */
+static inline unsigned char
+fl_loop_overrides(LoopObject *loop)
+{
+    if (FL_UNLIKELY(Py_TYPE(loop)->tp_version_tag != loop->overrides_tag)) {
+        loop->state->find_overrides((PyObject *)loop);
+    }
+    return loop->overrides;
+}
+
+/* loop.get_debug(), which a subclass may have replaced. */
+static inline int
+fl_loop_debug(LoopObject *loop)
+{
+    if (FL_LIKELY(!(fl_loop_overrides(loop) & FL_OVERRIDES_GET_DEBUG))) {
+        return loop->debug;
+    }
+    return fl_loop_ask_debug(loop);
+}
 
 /* Whether C may schedule on this loop without calling its call_soon: it is
    ours, unpatched, and not in debug mode, where everything takes the long
@@ -136,13 +161,22 @@ fl_loop_is_plain(fl_state *state, PyObject *op)
         || PyObject_TypeCheck(op, state->Loop_type))
     {
         LoopObject *loop = (LoopObject *)op;
-        return !loop->debug && !(loop->overrides & FL_OVERRIDES_CALL_SOON);
+        return !loop->debug
+               && !(fl_loop_overrides(loop) & FL_OVERRIDES_CALL_SOON);
     }
     return false;
 }
 
 /* The loop's clock, honouring an overridden time(). */
 int fl_loop_time(LoopObject *loop, double *seconds) FL_RAISES;
+
+/* Something changed that the next poll should know soon. */
+static inline void
+fl_loop_poll_soon(LoopObject *loop)
+{
+    loop->patience = 1;
+    loop->credit = 0;
+}
 
 /* Ends the poll that another thread's loop is in. */
 static inline void

@@ -1,10 +1,13 @@
 /* run.c -- one iteration of the loop, and the loop over iterations.
 
    asyncio polls in every iteration.  A system call costs more than a callback
-   here, so fastloop polls when there is nothing else to do, and otherwise
-   after FL_POLL_CREDIT callbacks or about FL_POLL_PERIOD_NS, whichever comes
-   first.  Timers need no system call and are looked at in every iteration,
-   so that the order of callbacks is asyncio's. */
+   here, so a busy fastloop polls less often the more polls in a row found
+   nothing: after 1, 2, 4 ... FL_POLL_CREDIT callbacks or about
+   FL_POLL_PERIOD_NS, whichever comes first.  One event, or a change in what
+   is watched, and it polls in every iteration again; so a program that lets
+   the loop turn a few times sees its descriptors as on asyncio.  Timers need
+   no system call and are looked at in every iteration, so that the order of
+   callbacks is asyncio's. */
 #include "loop/run.h"
 
 #include <errno.h>
@@ -119,8 +122,14 @@ run_poll(LoopObject *loop)
         loop->wake_sent = false;
     }
     loop->polled_at = now;
-    loop->credit = FL_POLL_CREDIT;
-    loop->clock_credit = FL_POLL_CREDIT - FL_POLL_CLOCK_EVERY;
+    if (count > 0) {
+        loop->patience = 1;
+    }
+    else if (timeout == 0 && loop->patience < FL_POLL_CREDIT) {
+        loop->patience *= 2;
+    }
+    loop->credit = loop->patience;
+    loop->clock_credit = loop->credit - FL_POLL_CLOCK_EVERY;
     if (PyErr_CheckSignals() < 0) {
         return -1;
     }

@@ -81,6 +81,7 @@ fl_watch_set(LoopObject *loop, int fd, uint32_t what, PyObject *handle)
         fl_raise_errno(rc);
         return -1;
     }
+    fl_loop_poll_soon(loop);
     watch->armed |= what;
     PyObject **side = watch_side(watch, what);
     PyObject *old = *side;
@@ -98,6 +99,7 @@ fl_watch_remove(LoopObject *loop, int fd, uint32_t what)
     }
     PyObject *old = *side;
     *side = NULL;
+    fl_loop_poll_soon(loop);
     uint32_t left = watch->armed & ~what;
     int rc = fl_poller_set(&loop->poller, fd, watch->armed, left);
     watch->armed = left;

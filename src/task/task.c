@@ -235,6 +235,19 @@ task_clear(PyObject *op)
     return 0;
 }
 
+/* asyncio's complaints about a task that was never awaited or never finished;
+   one that was never initialised has no loop to complain to. */
+static void
+task_finalize(PyObject *op)
+{
+    fl_state *state;
+    if (((TaskObject *)op)->future.loop != NULL
+        && (state = fl_state_of(op)) != NULL)
+    {
+        ((PyTypeObject *)state->AsyncioTask)->tp_finalize(op);
+    }
+}
+
 static void
 task_dealloc(PyObject *op)
 {
@@ -295,7 +308,25 @@ task_get_name(PyObject *op, PyObject *Py_UNUSED(ignored))
     return Py_NewRef(task->name);
 }
 
+#if FL_PY312
+PyDoc_STRVAR(task_get_context_doc, "The context that the task runs in.");
+
+static PyObject *
+task_get_context(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *context = ((TaskObject *)op)->context;
+    if (context == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "uninitialized Task object");
+        return NULL;
+    }
+    return Py_NewRef(context);
+}
+#endif
+
 static PyMethodDef task_methods[] = {
+#if FL_PY312
+    {"get_context", task_get_context, METH_NOARGS, task_get_context_doc},
+#endif
     {"get_name", task_get_name, METH_NOARGS, task_get_name_doc},
     FL_FUTURE_METHODS,
     {NULL},
@@ -311,6 +342,7 @@ static PyType_Slot task_slots[] = {
                 "without a detour."},
     {Py_tp_init, task_init},
     {Py_tp_dealloc, task_dealloc},
+    {Py_tp_finalize, task_finalize},
     {Py_tp_traverse, task_traverse},
     {Py_tp_clear, task_clear},
     {Py_tp_iter, fl_future_py_iter},

@@ -37,6 +37,9 @@ def test_exception(impl):
 @pytest.mark.parametrize("error", [StopIteration, KeyboardInterrupt, SystemExit, GeneratorExit,
                                    asyncio.CancelledError, concurrent.futures.CancelledError])
 def test_odd_exceptions(error):
+    if error is StopIteration and PY < (3, 13):
+        pytest.skip("no future can hold it in this version, and asyncio's waits for ever")
+
     def body(impl):
         def broken():
             raise error("odd")

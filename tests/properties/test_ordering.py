@@ -19,6 +19,8 @@ from .programs import programs, run
 
 EXAMPLES = int(os.environ.get("FASTLOOP_PROPERTIES", "0"))
 
+pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")
+
 profile = settings(
     max_examples=EXAMPLES or 200,
     derandomize=not EXAMPLES,
