@@ -13,7 +13,7 @@ from asyncio.base_events import BaseEventLoop
 from asyncio.log import logger
 from logging import DEBUG
 
-from . import _core
+from . import _by_keyword, _core
 from ._signals import SignalMixin
 
 # Newer patch releases pass every keyword of create_task on to the Task; older ones name them.
@@ -39,6 +39,8 @@ class _Watches:
 
 class Loop(_core.Loop, SignalMixin):
     """An asyncio event loop whose callbacks, tasks, futures and timers are run in C."""
+
+    _by_keyword = _by_keyword
 
     # asyncio's methods expect these as attributes from the start.  Made on first use, and kept in slots of the C
     # type: an instance without a __dict__ of its own has faster methods.

@@ -46,6 +46,36 @@ loop_check_debug(LoopObject *loop, PyObject *callback, const char *method,
     return loop_check_callback(loop, callback, method);
 }
 
+/* Calls by keyword, and wrong ones: through a Python function of asyncio's
+   signature, which comes back here or raises. */
+static PyObject *
+loop_call_by_keyword(PyObject *op, const char *method, PyObject *const *args,
+                     Py_ssize_t nargs, PyObject *names)
+{
+    PyObject *by_keyword = PyObject_GetAttrString(op, "_by_keyword");
+    PyObject *function =
+        by_keyword == NULL ? NULL : PyObject_GetAttrString(by_keyword, method);
+    Py_XDECREF(by_keyword);
+    if (function == NULL) {
+        return NULL;
+    }
+    Py_ssize_t total = nargs + (names == NULL ? 0 : PyTuple_GET_SIZE(names));
+    PyObject **stack = PyMem_New(PyObject *, (size_t)total + 1);
+    if (stack == NULL) {
+        Py_DECREF(function);
+        return PyErr_NoMemory();
+    }
+    stack[0] = op;
+    for (Py_ssize_t i = 0; i < total; i++) {
+        stack[i + 1] = args[i];
+    }
+    PyObject *result =
+        PyObject_Vectorcall(function, stack, (size_t)nargs + 1, names);
+    PyMem_Free(stack);
+    Py_DECREF(function);
+    return result;
+}
+
 PyDoc_STRVAR(loop_call_soon_doc,
              "call_soon($self, callback, /, *args, context=None)\n--\n\n"
              "Call the callback in the next iteration of the loop.");
@@ -60,10 +90,12 @@ loop_call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
         context = args[nargs];
         names = NULL;
     }
-    if (fl_check_positional("call_soon", nargs, 1, "callback") < 0
-        || fl_one_keyword("call_soon", args, nargs, names,
-                          loop->state->str_context, &context) < 0
-        || fl_loop_check_closed(loop) < 0
+    if (FL_UNLIKELY(!fl_is_common_call(args, nargs, 1, names,
+                                       loop->state->str_context, &context)))
+    {
+        return loop_call_by_keyword(op, "call_soon", args, nargs, names);
+    }
+    if (fl_loop_check_closed(loop) < 0
         || loop_check_debug(loop, args[0], "call_soon", false) < 0)
     {
         return NULL;
@@ -96,10 +128,13 @@ loop_call_soon_threadsafe(PyObject *op, PyObject *const *args,
 {
     LoopObject *loop = (LoopObject *)op;
     PyObject *context = NULL;
-    if (fl_check_positional("call_soon_threadsafe", nargs, 1, "callback") < 0
-        || fl_one_keyword("call_soon_threadsafe", args, nargs, names,
-                          loop->state->str_context, &context) < 0
-        || fl_loop_check_closed(loop) < 0
+    if (FL_UNLIKELY(!fl_is_common_call(args, nargs, 1, names,
+                                       loop->state->str_context, &context)))
+    {
+        return loop_call_by_keyword(op, "call_soon_threadsafe", args, nargs,
+                                    names);
+    }
+    if (fl_loop_check_closed(loop) < 0
         || loop_check_debug(loop, args[0], "call_soon_threadsafe", true) < 0)
     {
         return NULL;
@@ -135,11 +170,10 @@ loop_call_at(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     PyObject *context = NULL;
     PyObject *given;
     double when;
-    if (fl_check_positional("call_at", nargs, 2, "callback") < 0
-        || fl_one_keyword("call_at", args, nargs, names,
-                          loop->state->str_context, &context) < 0)
+    if (FL_UNLIKELY(!fl_is_common_call(args, nargs, 2, names,
+                                       loop->state->str_context, &context)))
     {
-        return NULL;
+        return loop_call_by_keyword(op, "call_at", args, nargs, names);
     }
     if (args[0] == Py_None) {
         PyErr_SetString(PyExc_TypeError, "when cannot be None");
@@ -196,8 +230,10 @@ loop_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
 {
     LoopObject *loop = (LoopObject *)op;
     PyObject *context = NULL;
-    if (fl_check_positional("call_later", nargs, 2, "callback") < 0) {
-        return NULL;
+    if (FL_UNLIKELY(!fl_is_common_call(args, nargs, 2, names,
+                                       loop->state->str_context, &context)))
+    {
+        return loop_call_by_keyword(op, "call_later", args, nargs, names);
     }
     PyObject *delay = args[0];
     if (FL_UNLIKELY(delay == Py_None)) {
@@ -214,8 +250,6 @@ loop_call_later(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     }
     double seconds = PyFloat_AsDouble(delay);
     if ((seconds == -1.0 && PyErr_Occurred())
-        || fl_one_keyword("call_later", args, nargs, names,
-                          loop->state->str_context, &context) < 0
         || fl_loop_check_closed(loop) < 0)
     {
         return NULL;
@@ -365,10 +399,7 @@ static PyObject *
 loop_submit_job(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
     LoopObject *loop = (LoopObject *)op;
-    if (fl_check_positional("run_in_executor", nargs, 1, "func") < 0) {
-        return NULL;
-    }
-    if (loop->job_queue == NULL) {
+    if (loop->job_queue == NULL || nargs < 1) {
         PyErr_SetString(PyExc_RuntimeError, "the loop has no default queue");
         return NULL;
     }
@@ -383,9 +414,14 @@ PyDoc_STRVAR(loop_run_in_executor_doc,
              "Call a function in a thread; return a Future of its result.");
 
 static PyObject *
-loop_run_in_executor(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+loop_run_in_executor(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                     PyObject *names)
 {
     LoopObject *loop = (LoopObject *)op;
+    if (FL_UNLIKELY(nargs < 2 || names != NULL)) {
+        return loop_call_by_keyword(op, "run_in_executor", args, nargs,
+                                    names);
+    }
     if (FL_LIKELY(nargs >= 2 && args[0] == Py_None && loop->job_queue != NULL
                   && !loop->debug && !loop->closed
                   && !loop->executor_shutdown_called))
@@ -442,10 +478,13 @@ loop_add_watch(LoopObject *loop, const char *method, uint32_t what,
 {
     int fd;
     PyObject *context = NULL;
-    if (fl_check_positional(method, nargs, 2, "callback") < 0
-        || fl_one_keyword(method, args, nargs, names,
-                          loop->state->str_context, &context) < 0
-        || fl_loop_check_closed(loop) < 0 || fl_loop_check_fork(loop) < 0
+    if (FL_UNLIKELY(!fl_is_common_call(args, nargs, 2, names,
+                                       loop->state->str_context, &context)))
+    {
+        return loop_call_by_keyword((PyObject *)loop, method, args, nargs,
+                                    names);
+    }
+    if (fl_loop_check_closed(loop) < 0 || fl_loop_check_fork(loop) < 0
         || loop_parse_fd(loop, args[0], &fd) < 0)
     {
         return NULL;
@@ -490,7 +529,7 @@ static PyObject *
 loop_add_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                 PyObject *names)
 {
-    return loop_add_watch((LoopObject *)op, "add_reader", FL_POLL_READ, args,
+    return loop_add_watch((LoopObject *)op, "_add_reader", FL_POLL_READ, args,
                           nargs, names);
 }
 
@@ -498,7 +537,7 @@ static PyObject *
 loop_add_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                 PyObject *names)
 {
-    return loop_add_watch((LoopObject *)op, "add_writer", FL_POLL_WRITE, args,
+    return loop_add_watch((LoopObject *)op, "_add_writer", FL_POLL_WRITE, args,
                           nargs, names);
 }
 
@@ -771,7 +810,7 @@ static PyMethodDef loop_methods[] = {
      loop_create_future_doc},
     {"create_task", FL_METHOD(loop_create_task), FL_FASTCALL,
      loop_create_task_doc},
-    {"run_in_executor", FL_METHOD(loop_run_in_executor), METH_FASTCALL,
+    {"run_in_executor", FL_METHOD(loop_run_in_executor), FL_FASTCALL,
      loop_run_in_executor_doc},
     {"_submit_job", FL_METHOD(loop_submit_job), METH_FASTCALL,
      loop_submit_job_doc},

@@ -51,6 +51,7 @@ handle_init(HandleObject *handle, LoopObject *loop, PyObject *callback,
     handle->callback = Py_NewRef(callback);
     handle->loop = Py_NewRef(loop);
     handle->cancelled = false;
+    handle->hidden = false;
     handle->running = false;
     handle->repeats = false;
     if (FL_LIKELY(nargs <= FL_HANDLE_INLINE)) {
@@ -387,6 +388,7 @@ fl_handle_cancel(HandleObject *handle)
         }
         Py_XSETREF(handle->repr, repr);
     }
+    handle->hidden = true;
     if (!handle->running) {
         handle_clear_call(handle);
     }
@@ -460,7 +462,7 @@ static PyObject *
 handle_get_callback(PyObject *op, void *Py_UNUSED(closure))
 {
     HandleObject *handle = (HandleObject *)op;
-    if (handle->cancelled || handle->callback == NULL) {
+    if (handle->hidden || handle->callback == NULL) {
         Py_RETURN_NONE;
     }
     return Py_NewRef(handle->callback);
@@ -470,7 +472,7 @@ static PyObject *
 handle_get_args(PyObject *op, void *Py_UNUSED(closure))
 {
     HandleObject *handle = (HandleObject *)op;
-    if (handle->cancelled) {
+    if (handle->hidden) {
         Py_RETURN_NONE;
     }
     if (handle->args != NULL) {

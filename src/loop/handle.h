@@ -37,6 +37,7 @@ typedef struct {
     PyObject *inline_args[FL_HANDLE_INLINE];
     unsigned char nargs;         /* of the inline ones */
     bool cancelled;
+    bool hidden;                 /* cancelled, and the callback looks gone */
     bool running;
     bool shared_context;         /* from the loop's snapshot */
     bool repeats;                /* a watcher's: runs many times */

@@ -115,6 +115,9 @@ typedef struct {
    the GIL away as often as Python code would. */
 #define FL_RELEASE_PERIOD_NS 5000000
 
+/* Callbacks of one iteration between two looks at signals and the GIL. */
+#define FL_BREATHE_EVERY 256
+
 /* asyncio rounds a deadline by the resolution of its clock. */
 #define FL_CLOCK_RESOLUTION 1e-9
 

@@ -242,6 +242,23 @@ run_let_go(PyObject *op, fl_ready_kind kind)
     Py_DECREF(op);
 }
 
+/* Amid a long iteration: signals are handled, and other threads get the GIL,
+   even if the callbacks are all C.  Runs Python: signal handlers. */
+static FL_NOINLINE int
+run_breathe(LoopObject *loop)
+{
+    if (PyErr_CheckSignals() < 0) {
+        return -1;
+    }
+    int64_t now = fl_clock_ns();
+    if (now - loop->released_at > FL_RELEASE_PERIOD_NS) {
+        Py_BEGIN_ALLOW_THREADS
+        Py_END_ALLOW_THREADS
+        loop->released_at = fl_clock_ns();
+    }
+    return 0;
+}
+
 /* Runs what is queued now, and not what that queues. */
 static int
 run_ready(LoopObject *loop)
@@ -263,6 +280,9 @@ run_ready(LoopObject *loop)
             return -1;
         }
         run_let_go(op, kind);
+        if (FL_UNLIKELY(n % FL_BREATHE_EVERY == 0) && run_breathe(loop) < 0) {
+            return -1;
+        }
     }
     return 0;
 }

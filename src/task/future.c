@@ -526,6 +526,43 @@ const char fl_future_add_done_callback_doc[] =
 const char fl_future_remove_done_callback_doc[] =
     "Remove all instances of a callback; return how many there were.";
 
+/* Any call but add_done_callback(fn[, context=...]): asyncio's method sorts it
+   out on a throw-away future, whose one callback is then added here. */
+static PyObject *
+future_add_callback_by_keyword(fl_state *state, PyObject *op,
+                               PyObject *const *args, Py_ssize_t nargs,
+                               PyObject *names)
+{
+    FutureObject *fut = (FutureObject *)op;
+    if (future_check_alive(fut) < 0) {
+        return NULL;
+    }
+    PyObject *method =
+        PyObject_GetAttr(state->AsyncioFuture, state->str_add_done_callback);
+    PyObject *other = fl_future_new(state, fut->loop);
+    Py_ssize_t total = nargs + (names == NULL ? 0 : PyTuple_GET_SIZE(names));
+    PyObject **stack = PyMem_New(PyObject *, (size_t)total + 1);
+    PyObject *result = NULL;
+    if (method != NULL && other != NULL && stack != NULL) {
+        stack[0] = other;
+        for (Py_ssize_t i = 0; i < total; i++) {
+            stack[i + 1] = args[i];
+        }
+        result = PyObject_Vectorcall(method, stack, (size_t)nargs + 1, names);
+    }
+    FutureObject *tried = (FutureObject *)other;
+    if (result != NULL && tried->callback0 != NULL
+        && fl_future_add_callback(state, fut, tried->callback0,
+                                  tried->context0) < 0)
+    {
+        Py_CLEAR(result);
+    }
+    PyMem_Free(stack);
+    Py_XDECREF(other);
+    Py_XDECREF(method);
+    return result;
+}
+
 PyObject *
 fl_future_py_add_done_callback(PyObject *op, PyObject *const *args,
                                Py_ssize_t nargs, PyObject *names)
@@ -533,16 +570,11 @@ fl_future_py_add_done_callback(PyObject *op, PyObject *const *args,
     fl_state *state = fl_state_of(op);
     FutureObject *fut = (FutureObject *)op;
     PyObject *context = NULL;
-    if (FL_UNLIKELY(nargs != 1)) {
-        PyErr_Format(PyExc_TypeError,
-                     "add_done_callback() takes exactly 1 positional argument "
-                     "(%zd given)", nargs);
-        return NULL;
-    }
-    if (fl_one_keyword("add_done_callback", args, nargs, names,
-                       state->str_context, &context) < 0)
+    if (FL_UNLIKELY(nargs != 1
+                    || !fl_is_common_call(args, nargs, 1, names,
+                                          state->str_context, &context)))
     {
-        return NULL;
+        return future_add_callback_by_keyword(state, op, args, nargs, names);
     }
     if (future_check_alive(fut) < 0) {
         return NULL;

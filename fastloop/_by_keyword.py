@@ -1,0 +1,39 @@
+"""Calls of the loop's C methods by keyword, and wrong calls.
+
+The C methods take the common form themselves and leave the rest to these functions, which have asyncio's signatures
+and, for its error messages, asyncio's names.
+"""
+
+
+def call_soon(self, callback, *args, context=None):
+    return self.call_soon(callback, *args, context=context)
+
+
+def call_soon_threadsafe(self, callback, *args, context=None):
+    return self.call_soon_threadsafe(callback, *args, context=context)
+
+
+def call_later(self, delay, callback, *args, context=None):
+    return self.call_later(delay, callback, *args, context=context)
+
+
+def call_at(self, when, callback, *args, context=None):
+    return self.call_at(when, callback, *args, context=context)
+
+
+def run_in_executor(self, executor, func, *args):
+    return self.run_in_executor(executor, func, *args)
+
+
+def _add_reader(self, fd, callback, *args, context=None):
+    return self._add_reader(fd, callback, *args, context=context)
+
+
+def _add_writer(self, fd, callback, *args, context=None):
+    return self._add_writer(fd, callback, *args, context=context)
+
+
+for _function in (call_soon, call_soon_threadsafe, call_later, call_at, run_in_executor):
+    _function.__qualname__ = f"BaseEventLoop.{_function.__name__}"
+for _function in (_add_reader, _add_writer):
+    _function.__qualname__ = f"BaseSelectorEventLoop.{_function.__name__}"
