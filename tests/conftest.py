@@ -137,7 +137,11 @@ def watched(request):
     old_hook, sys.unraisablehook = sys.unraisablehook, on_unraisable
     if request.session.stash.get(failed, False):
         request.session.stash[failed] = False
-        gc.collect()  # what the test before left is its own fault
+        # What the test before left is its own fault.
+        for name in ("last_exc", "last_type", "last_value", "last_traceback"):
+            if hasattr(sys, name):
+                delattr(sys, name)
+        gc.collect()
     before = Snapshot()
     try:
         yield log

@@ -1,6 +1,14 @@
 /* context.c -- taking snapshots of the current context, and the probe. */
 #include "base/context.h"
 
+#if FL_PY314
+#define Py_BUILD_CORE 1
+#include "internal/pycore_interp.h"
+#undef Py_BUILD_CORE
+#define FL_CONTEXT_WATCHERS_OFFSET \
+    ((ptrdiff_t)offsetof(PyInterpreterState, active_context_watchers))
+#endif
+
 PyObject *
 fl_snapshot_renew(fl_snapshot *snapshot)
 {
@@ -56,6 +64,34 @@ context_looks_right(PyObject *context, PyObject *var)
     return ok;
 }
 
+#if FL_PY314
+static int
+context_watcher(PyContextEvent Py_UNUSED(event), PyObject *Py_UNUSED(context))
+{
+    return 0;
+}
+
+/* Whether the interpreter keeps its watchers where its header says. */
+static int
+context_find_watchers(fl_state *state)
+{
+    const uint8_t *active = (const uint8_t *)PyThreadState_Get()->interp
+                            + FL_CONTEXT_WATCHERS_OFFSET;
+    uint8_t before = *active;
+    int id = PyContext_AddWatcher(context_watcher);
+    if (id < 0) {
+        PyErr_Clear();  /* all taken: then nothing is assumed */
+        return 0;
+    }
+    uint8_t during = *active;
+    if (PyContext_ClearWatcher(id) < 0) {
+        return -1;
+    }
+    state->context_watchers_offset = FL_CONTEXT_WATCHERS_OFFSET;
+    return during == (uint8_t)(before | (1u << id)) && *active == before;
+}
+#endif
+
 int
 fl_context_probe(fl_state *state)
 {
@@ -65,6 +101,11 @@ fl_context_probe(fl_state *state)
     if (context != NULL && var != NULL) {
         ok = context_looks_right(context, var);
     }
+#if FL_PY314
+    if (ok > 0) {
+        ok = context_find_watchers(state);
+    }
+#endif
     Py_XDECREF(context);
     Py_XDECREF(var);
     state->context_ok = ok > 0;

@@ -28,6 +28,20 @@ typedef struct {
     PyObject *vars;     /* owned; its map when it was taken */
 } fl_snapshot;
 
+/* Whether somebody asked to be told of context switches (3.14 on). */
+static inline bool
+fl_contexts_are_watched(fl_state *state, PyThreadState *ts)
+{
+#if FL_PY314
+    return *((const uint8_t *)ts->interp + state->context_watchers_offset)
+           != 0;
+#else
+    (void)state;
+    (void)ts;
+    return false;
+#endif
+}
+
 /* Sets state->context_ok. */
 int fl_context_probe(fl_state *state) FL_RAISES;
 
@@ -49,6 +63,45 @@ fl_snapshot_take(fl_state *state, fl_snapshot *snapshot)
         return Py_NewRef(snapshot->context);
     }
     return fl_snapshot_renew(snapshot);
+}
+
+/* PyContext_Enter and PyContext_Exit, written out: every step and callback
+   goes through both, and a call costs as much as the rest of the entry
+   (benchmarks/ `sleep0_100tasks`).  Anything unusual is left to CPython. */
+static inline int
+fl_context_enter(fl_state *state, PyObject *context)
+{
+    fl_context *ctx = (fl_context *)context;
+    PyThreadState *ts = PyThreadState_Get();
+    if (FL_UNLIKELY(!state->context_ok || !PyContext_CheckExact(context)
+                    || ctx->entered || fl_contexts_are_watched(state, ts)))
+    {
+        return PyContext_Enter(context);
+    }
+    ctx->previous = ts->context;  // its reference moves here
+    ctx->entered = 1;
+    ts->context = Py_NewRef(context);
+    ts->context_ver++;
+    return 0;
+}
+
+static inline int
+fl_context_exit(fl_state *state, PyObject *context)
+{
+    fl_context *ctx = (fl_context *)context;
+    PyThreadState *ts = PyThreadState_Get();
+    if (FL_UNLIKELY(!state->context_ok || !ctx->entered
+                    || ts->context != context
+                    || fl_contexts_are_watched(state, ts)))
+    {
+        return PyContext_Exit(context);
+    }
+    ts->context = ctx->previous;  // its reference moves back
+    ts->context_ver++;
+    ctx->previous = NULL;
+    ctx->entered = 0;
+    Py_DECREF(context);
+    return 0;
 }
 
 /* Undoes in a shared context what a callback set there. */

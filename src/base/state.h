@@ -123,6 +123,7 @@ typedef struct fl_state {
     bool layout_ok;                 /* asyncio's structs are as layout.h says */
     bool context_ok;                /* and contexts as base/context.h says */
     bool handles_ok;                /* and Handle's slots as handle.h says */
+    ptrdiff_t context_watchers_offset;  /* in the interpreter state (3.14) */
     ptrdiff_t running_task_offset;  /* in the thread state (3.14), or 0 */
 
     uint64_t task_names;            /* of "Task-N" */
@@ -130,6 +131,7 @@ typedef struct fl_state {
 
     /* Hooks upward: how the upper layers run their ready entries. */
     int (*run_step)(struct fl_state *state, PyObject *loop, PyObject *task);
+    int (*run_callback)(struct fl_state *state, PyObject *loop, PyObject *fut);
     int (*run_job)(struct fl_state *state, PyObject *loop, PyObject *job);
     /* 1 when it completed the future in C, 0 when the call must be made. */
     int (*set_result_quickly)(struct fl_state *state, PyObject *loop,

@@ -195,7 +195,7 @@ handle_take_context(HandleObject *handle, PyObject *shared, PyObject *vars)
 
 /* As handle_call, in the handle's context. */
 static PyObject *
-handle_call_in_context(HandleObject *handle)
+handle_call_in_context(fl_state *state, HandleObject *handle)
 {
     PyObject *context = handle->context;
     PyObject *vars = NULL;
@@ -236,9 +236,9 @@ handle_call_in_context(HandleObject *handle)
         Py_INCREF(context);
     }
     PyObject *result = NULL;
-    if (FL_LIKELY(PyContext_Enter(context) == 0)) {
+    if (FL_LIKELY(fl_context_enter(state, context) == 0)) {
         result = handle_call(handle);
-        if (FL_UNLIKELY(PyContext_Exit(context) < 0)) {
+        if (FL_UNLIKELY(fl_context_exit(state, context) < 0)) {
             Py_CLEAR(result);
         }
     }
@@ -280,8 +280,7 @@ handle_wait_for_callback(HandleObject *handle)
 {
     fl_state *state = fl_state_of((PyObject *)handle);
     LoopObject *loop = (LoopObject *)handle->loop;
-    while (handle->running && handle->loop != NULL
-           && PyObject_TypeCheck(handle->loop, state->Loop_type)
+    while (handle->running && fl_loop_check(state, handle->loop)
            && loop->thread_id != PyThread_get_thread_ident())
     {
         if (handle->extra[0] == NULL) {
@@ -339,7 +338,7 @@ fl_handle_run(LoopObject *loop, HandleObject *handle)
     }
     bool was_running = handle->running;
     handle->running = true;
-    PyObject *result = handle_call_in_context(handle);
+    PyObject *result = handle_call_in_context(state, handle);
     handle->running = was_running;
     if (FL_UNLIKELY(handle->extra[0] != NULL)
         && Py_TYPE(handle) == state->ThreadHandle_type)
@@ -369,13 +368,12 @@ fl_handle_cancel(HandleObject *handle)
     if (handle->cancelled) {
         return 0;
     }
-    fl_state *state = fl_state_of((PyObject *)handle);
+    fl_state *state = fl_type_state(Py_TYPE(handle));
     if (Py_TYPE(handle) == state->TimerHandle_type) {
         fl_timer_unschedule(state, (TimerObject *)handle);
     }
     handle->cancelled = true;
-    int debug = handle->loop != NULL
-                        && PyObject_TypeCheck(handle->loop, state->Loop_type)
+    int debug = fl_loop_check(state, handle->loop)
                     ? fl_loop_debug((LoopObject *)handle->loop)
                     : 0;
     if (FL_UNLIKELY(debug != 0)) {

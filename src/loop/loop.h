@@ -28,6 +28,7 @@ typedef enum {
     FL_READY_STEP = 1,     /* a Task, ours or asyncio's, to be stepped */
     FL_READY_FOREIGN = 2,  /* another object with asyncio.Handle's manners */
     FL_READY_JOB = 3,      /* a worker's job that is done */
+    FL_READY_CALLBACK = 4, /* a Future of ours whose one callback is due */
 } fl_ready_kind;
 
 #define FL_READY_MASK ((uintptr_t)7)
@@ -133,6 +134,15 @@ int fl_loop_check_thread(LoopObject *loop) FL_RAISES;
 int fl_loop_check_fork(LoopObject *loop) FL_RAISES;
 int fl_loop_ask_debug(LoopObject *loop) FL_RAISES;
 
+/* Whether op is one of our loops.  op may be NULL. */
+static inline bool
+fl_loop_check(fl_state *state, PyObject *op)
+{
+    return op != NULL
+           && (FL_LIKELY(Py_TYPE(op) == state->final_loop_type)
+               || PyObject_TypeCheck(op, state->Loop_type));
+}
+
 /* What is overridden, at present: a class may be patched at any time, and its
    version tells. */
 static inline unsigned char
@@ -160,9 +170,7 @@ fl_loop_debug(LoopObject *loop)
 static inline bool
 fl_loop_is_plain(fl_state *state, PyObject *op)
 {
-    if (FL_LIKELY(Py_TYPE(op) == state->final_loop_type)
-        || PyObject_TypeCheck(op, state->Loop_type))
-    {
+    if (FL_LIKELY(fl_loop_check(state, op))) {
         LoopObject *loop = (LoopObject *)op;
         return !loop->debug
                && !(fl_loop_overrides(loop) & FL_OVERRIDES_CALL_SOON);

@@ -195,6 +195,8 @@ run_entry(LoopObject *loop, PyObject *op, fl_ready_kind kind)
         return loop->state->run_step(loop->state, (PyObject *)loop, op);
     case FL_READY_HANDLE:
         return fl_handle_run(loop, (HandleObject *)op);
+    case FL_READY_CALLBACK:
+        return loop->state->run_callback(loop->state, (PyObject *)loop, op);
     case FL_READY_JOB:
         return loop->state->run_job(loop->state, (PyObject *)loop, op);
     default:

@@ -37,7 +37,7 @@ fl_timer_unschedule(fl_state *state, TimerObject *timer)
 {
     ptrdiff_t i = timer->heap_index;
     PyObject *op = timer->handle.loop;
-    if (i < 0 || op == NULL || !PyObject_TypeCheck(op, state->Loop_type)) {
+    if (i < 0 || !fl_loop_check(state, op)) {
         return;
     }
     fl_heap *heap = &((LoopObject *)op)->timers;

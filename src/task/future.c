@@ -7,6 +7,7 @@
 #include "task/future.h"
 
 #include "base/args.h"
+#include "loop/report.h"
 #include "loop/schedule.h"
 #include "task/await.h"
 #include "task/step.h"
@@ -65,16 +66,56 @@ future_schedule_one(fl_state *state, PyObject *loop, bool plain,
     return fl_call_soon_any(state, loop, callback, (PyObject *)fut, context);
 }
 
+/* The common end: one of our futures on a plain loop with one callback.  The
+   future itself goes on the ready queue.  1: done.  0: not that case. */
+static int
+future_schedule_itself(fl_state *state, FutureObject *fut)
+{
+    if (fut->callbacks != NULL || fut->context0 == NULL
+        || !fl_is_own_future(state, (PyObject *)fut)
+        || !fl_loop_is_plain(state, fut->loop))
+    {
+        return 0;
+    }
+    LoopObject *loop = (LoopObject *)fut->loop;
+    if (fl_loop_check_closed(loop) < 0) {
+        Py_CLEAR(fut->callback0);
+        Py_CLEAR(fut->context0);
+        return -1;
+    }
+    int adopted = fl_task_adopt(loop, fut->callback0, (PyObject *)fut,
+                                fut->context0);
+    if (adopted != 0) {
+        Py_CLEAR(fut->callback0);
+        Py_CLEAR(fut->context0);
+        return adopted;
+    }
+    return fl_loop_push(loop, Py_NewRef(fut), FL_READY_CALLBACK) < 0 ? -1 : 1;
+}
+
 /* Schedules all callbacks, which the future forgets first: a foreign loop's
    call_soon may do anything to it.  An error drops the rest, as in asyncio. */
 static int
 future_schedule_callbacks(fl_state *state, FutureObject *fut)
 {
+    if (fut->callback0 == NULL && fut->callbacks == NULL) {
+        return 0;
+    }
+    int itself = future_schedule_itself(state, fut);
+    if (itself != 0) {
+        return itself < 0 ? -1 : 0;
+    }
     PyObject *callback0 = fut->callback0;
     PyObject *context0 = fut->context0;
     PyObject *callbacks = fut->callbacks;
-    if (callback0 == NULL && callbacks == NULL) {
-        return 0;
+    if (fut->shared_context0 && context0 != NULL) {
+        /* Handles with a given context keep what is set in it. */
+        context0 = PyContext_Copy(fut->context0);
+        if (context0 == NULL) {
+            return -1;
+        }
+        Py_DECREF(fut->context0);
+        fut->shared_context0 = 0;
     }
     fut->callback0 = fut->context0 = fut->callbacks = NULL;
     PyObject *loop = Py_NewRef(fut->loop);
@@ -107,6 +148,7 @@ future_append_callback(FutureObject *fut, PyObject *callback,
     if (fl_future_has_no_callbacks(fut)) {
         fut->callback0 = Py_NewRef(callback);
         fut->context0 = Py_NewRef(context);
+        fut->shared_context0 = 0;
         return 0;
     }
     PyObject *pair = PyTuple_Pack(2, callback, context);
@@ -129,6 +171,75 @@ future_append_callback(FutureObject *fut, PyObject *callback,
     return rc;
 }
 
+/* The callback raised: asyncio's report names a handle, made up here. */
+static FL_NOINLINE int
+future_report_callback(LoopObject *loop, PyObject *callback, PyObject *fut,
+                       PyObject *context)
+{
+    PyObject *raised = fl_take_raised();
+    HandleObject *handle =
+        fl_handle_new(loop, callback, &fut, 1, context, false);
+    if (handle == NULL) {
+        Py_DECREF(raised);
+        return -1;
+    }
+    PyObject_GC_Track(handle);  // the exception handler may keep it
+    fl_put_raised(raised);
+    int rc = fl_report_callback((PyObject *)loop, handle);
+    Py_DECREF(handle);
+    return rc;
+}
+
+/* A ready entry's turn: the callback of a future that is done. */
+static int
+future_run_callback(fl_state *state, PyObject *py_loop, PyObject *op)
+{
+    LoopObject *loop = (LoopObject *)py_loop;
+    FutureObject *fut = (FutureObject *)op;
+    PyObject *callback = fut->callback0;
+    PyObject *context = fut->context0;
+    if (callback == NULL || context == NULL) {
+        return 0;  /* __init__ was called again meanwhile */
+    }
+    bool shared = fut->shared_context0;
+    fut->callback0 = fut->context0 = NULL;
+    fut->shared_context0 = 0;
+    PyObject *result;
+    PyObject *vars =
+        shared ? Py_NewRef(((fl_context *)context)->vars) : NULL;
+    if (FL_LIKELY(fl_context_enter(state, context) == 0)) {
+        PyObject *stack[2] = {NULL, op};
+        result = PyObject_Vectorcall(
+            callback, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        if (FL_UNLIKELY(fl_context_exit(state, context) < 0)) {
+            Py_CLEAR(result);
+        }
+    }
+    else {
+        result = NULL;
+    }
+    int rc = 0;
+    if (FL_UNLIKELY(result == NULL)) {
+        rc = future_report_callback(loop, callback, op, context);
+    }
+    else {
+        Py_DECREF(result);
+    }
+    if (vars != NULL) {
+        if (FL_UNLIKELY(((fl_context *)context)->vars != vars)) {
+            PyObject *raised = fl_take_raised();
+            fl_context_restore(context, vars);
+            if (raised != NULL) {
+                fl_put_raised(raised);
+            }
+        }
+        Py_DECREF(vars);
+    }
+    Py_DECREF(context);
+    Py_DECREF(callback);
+    return rc;
+}
+
 int
 fl_future_add_callback(fl_state *state, FutureObject *fut, PyObject *callback,
                        PyObject *context)
@@ -143,11 +254,23 @@ fl_future_add_callback(fl_state *state, FutureObject *fut, PyObject *callback,
     return rc;
 }
 
-/* Gives a waiting task the callback object that it did without so far. */
+/* Before others see callback0: a waiting task gets the callback object that
+   it did without so far, and a shared context becomes one of its own. */
 static int
-future_show_waiter(fl_state *state, FutureObject *fut)
+future_show_callback0(fl_state *state, FutureObject *fut)
 {
-    if (fut->callback0 == NULL || fut->context0 != NULL) {
+    if (fut->callback0 == NULL) {
+        return 0;
+    }
+    if (fut->context0 != NULL) {
+        if (fut->shared_context0) {
+            PyObject *context = PyContext_Copy(fut->context0);
+            if (context == NULL) {
+                return -1;
+            }
+            Py_SETREF(fut->context0, context);
+            fut->shared_context0 = 0;
+        }
         return 0;
     }
     TaskObject *task = (TaskObject *)fut->callback0;
@@ -157,6 +280,7 @@ future_show_waiter(fl_state *state, FutureObject *fut)
     }
     fut->callback0 = wakeup;
     fut->context0 = Py_NewRef(task->context);
+    fut->shared_context0 = 0;
     Py_DECREF(task);
     return 0;
 }
@@ -165,7 +289,7 @@ future_show_waiter(fl_state *state, FutureObject *fut)
 static PyObject *
 future_list_callbacks(fl_state *state, FutureObject *fut)
 {
-    if (future_show_waiter(state, fut) < 0) {
+    if (future_show_callback0(state, fut) < 0) {
         return NULL;
     }
     PyObject *list = PyList_New(0);
@@ -260,7 +384,9 @@ future_set_odd_exception(fl_state *state, FutureObject *fut, PyObject *exc)
     PyObject *callback0 = fut->callback0;
     PyObject *context0 = fut->context0;
     PyObject *callbacks = fut->callbacks;
+    bool shared = fut->shared_context0;
     fut->callback0 = fut->context0 = fut->callbacks = NULL;
+    fut->shared_context0 = 0;
     PyObject *result = PyObject_CallMethod(
         state->AsyncioFuture, "set_exception", "OO", (PyObject *)fut, exc);
     /* Callbacks that came meanwhile, should an exception class's constructor
@@ -271,6 +397,7 @@ future_set_odd_exception(fl_state *state, FutureObject *fut, PyObject *exc)
     fut->callback0 = callback0;
     fut->context0 = context0;
     fut->callbacks = callbacks;
+    fut->shared_context0 = shared;
     int rc = 0;
     if (later0 != NULL && later_context0 != NULL) {
         rc = future_append_callback(fut, later0, later_context0);
@@ -497,6 +624,7 @@ future_dealloc(PyObject *op)
     fut->state = FL_PENDING;
     fut->log_tb = 0;
     fut->blocking = 0;
+    fut->shared_context0 = 0;
     fl_state *state = exact ? fl_type_state(type) : NULL;
     if (state == NULL || state->Future_type != type
         || PyObject_GC_IsFinalized(op)
@@ -525,6 +653,35 @@ const char fl_future_add_done_callback_doc[] =
     "Call the callback with the future as its argument when that is done.";
 const char fl_future_remove_done_callback_doc[] =
     "Remove all instances of a callback; return how many there were.";
+
+/* add_done_callback(fn): with the current context. */
+static PyObject *
+future_add_callback_now(fl_state *state, FutureObject *fut,
+                        PyObject *callback)
+{
+    bool plain = fl_loop_is_plain(state, fut->loop);
+    LoopObject *loop = (LoopObject *)fut->loop;
+    if (plain && fut->state == FL_PENDING && fl_future_has_no_callbacks(fut)) {
+        PyObject *context = fl_snapshot_take(state, &loop->snapshot);
+        if (context == NULL) {
+            return NULL;
+        }
+        fut->callback0 = Py_NewRef(callback);
+        fut->context0 = context;
+        fut->shared_context0 = state->context_ok;
+        Py_RETURN_NONE;
+    }
+    PyObject *context = PyContext_CopyCurrent();
+    if (context == NULL) {
+        return NULL;
+    }
+    int rc = fl_future_add_callback(state, fut, callback, context);
+    Py_DECREF(context);
+    if (rc < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
 
 /* Any call but add_done_callback(fn[, context=...]): asyncio's method sorts it
    out on a throw-away future, whose one callback is then added here. */
@@ -580,18 +737,9 @@ fl_future_py_add_done_callback(PyObject *op, PyObject *const *args,
         return NULL;
     }
     if (context == NULL) {
-        PyObject *loop = fut->loop;
-        context = fl_loop_is_plain(state, loop)
-                      ? fl_snapshot_take(state,
-                                         &((LoopObject *)loop)->snapshot)
-                      : PyContext_CopyCurrent();
-        if (context == NULL) {
-            return NULL;
-        }
+        return future_add_callback_now(state, fut, args[0]);
     }
-    else {
-        Py_INCREF(context);
-    }
+    Py_INCREF(context);
     int rc = fl_future_add_callback(state, fut, args[0], context);
     Py_DECREF(context);
     if (rc < 0) {
@@ -608,7 +756,7 @@ fl_future_py_remove_done_callback(PyObject *op, PyObject *callback)
     if (future_check_alive(fut) < 0) {
         return NULL;
     }
-    if (fl_future_has_no_callbacks(fut)) {
+    if (fl_future_has_no_callbacks(fut) || fut->state != FL_PENDING) {
         return PyLong_FromLong(0);
     }
     PyObject *list = future_list_callbacks(state, fut);
@@ -641,7 +789,7 @@ fl_future_py_get_callbacks(PyObject *op, void *Py_UNUSED(closure))
     if (future_check_alive(fut) < 0) {
         return NULL;
     }
-    if (fl_future_has_no_callbacks(fut)) {
+    if (fl_future_has_no_callbacks(fut) || fut->state != FL_PENDING) {
         Py_RETURN_NONE;
     }
     return future_list_callbacks(state, fut);
@@ -793,5 +941,6 @@ fl_future_setup(PyObject *module, fl_state *state)
     }
     fl_drop_inline_values(state->Future_type);
     state->set_result_quickly = future_set_result_quickly;
+    state->run_callback = future_run_callback;
     return 0;
 }

@@ -20,8 +20,10 @@ typedef enum {
 typedef struct {
     PyObject_HEAD
     PyObject *loop;       /* NULL: __init__ never ran */
-    /* The first callback and its context.  fastloop adds one case: a task in
-       callback0 with NULL in context0 is waiting for this future. */
+    /* The first callback and its context.  fastloop adds two cases, in its own
+       types only: a task in callback0 with NULL in context0 is waiting for
+       this future; and a callback that is still here when the future is done
+       is on the ready queue, as the future itself (FL_READY_CALLBACK). */
     PyObject *callback0;
     PyObject *context0;
     PyObject *callbacks;  /* a list of (callback, context), or NULL */
@@ -45,10 +47,14 @@ typedef struct {
     /* Of a Task, but packed in here. */
     unsigned must_cancel : 1;
     unsigned log_destroy_pending : 1;
+    /* fastloop's own, in bits (before 3.13, padding) that asyncio leaves
+       alone: context0 is the loop's shared snapshot. */
+    unsigned shared_context0 : 1;
 #else
     int state;
     int log_tb;
     int blocking;
+    unsigned shared_context0;
     PyObject *dict;
     PyObject *weakrefs;
     PyObject *cancelled_exc;

@@ -602,10 +602,10 @@ step_run_entry(fl_state *state, PyObject *loop, PyObject *op)
     PyObject *context = Py_XNewRef(task->context);
     int rc;
     if (FL_LIKELY(context != NULL && PyContext_CheckExact(context))) {
-        rc = PyContext_Enter(context);
+        rc = fl_context_enter(state, context);
         if (FL_LIKELY(rc == 0)) {
             rc = step_wake(state, task, task->fut_waiter);
-            if (FL_UNLIKELY(PyContext_Exit(context) < 0)) {
+            if (FL_UNLIKELY(fl_context_exit(state, context) < 0)) {
                 rc = -1;
             }
         }
@@ -638,12 +638,12 @@ fl_task_start_eagerly(fl_state *state, TaskObject *task)
     Py_XDECREF(registered);
 #endif
     PyObject *context = Py_NewRef(task->context);
-    if (rc == 0 && PyContext_Enter(context) < 0) {
+    if (rc == 0 && fl_context_enter(state, context) < 0) {
         rc = -1;
     }
     else if (rc == 0) {
         rc = step_resume(state, task, NULL);
-        if (PyContext_Exit(context) < 0) {
+        if (fl_context_exit(state, context) < 0) {
             rc = -1;
         }
     }

@@ -277,6 +277,7 @@ task_dealloc(PyObject *op)
     task->future.state = FL_PENDING;
     task->future.log_tb = 0;
     task->future.blocking = 0;
+    task->future.shared_context0 = 0;
     fl_state *state = exact ? fl_type_state(type) : NULL;
     if (state == NULL || state->Task_type != type
         || PyObject_GC_IsFinalized(op) || !fl_pool_put(&state->tasks, op))

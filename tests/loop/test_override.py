@@ -295,24 +295,41 @@ def test_subclass_with_init_and_slots(impl):
 
 
 def test_patched_class_attribute(impl):
-    """mock.patch.object on a subclass while a loop exists."""
-    from unittest import mock
-
+    """A class that is patched while its loop exists, as mock.patch.object does."""
     class Own(impl.Loop):
         pass
     loop = Own()
-    with mock.patch.object(Own, "call_soon", autospec=True, side_effect=impl.Loop.call_soon) as m:
+    seen = []
+
+    def call_soon(self, callback, *args, context=None):
+        seen.append(callback)
+        return impl.Loop.call_soon(self, callback, *args, context=context)
+
+    def finish():
         fut = loop.create_future()
-        fut.add_done_callback(lambda f: None)
+        fut.add_done_callback(id)
         fut.set_result(None)
-        assert m.called
-    with mock.patch.object(loop, "call_soon", wraps=loop.call_soon) as m:
-        fut = loop.create_future()
-        fut.add_done_callback(lambda f: None)
-        fut.set_result(None)
-        assert m.called
-    spin(loop, 1)
-    loop.close()
-    m.reset_mock()
-    del m, fut
+    try:
+        finish()
+        Own.call_soon = call_soon
+        finish()
+        assert seen == [id]
+        del Own.call_soon
+        finish()
+        assert seen == [id]
+    finally:
+        loop.close()
+
+
+def test_mocked_method_on_the_instance(impl):
+    from unittest import mock
+    with impl.loop() as loop:
+        with mock.patch.object(loop, "call_soon", wraps=loop.call_soon) as patched:
+            fut = loop.create_future()
+            fut.add_done_callback(id)
+            fut.set_result(None)
+            assert patched.called
+        patched.reset_mock()
+        spin(loop, 1)
+        del patched
     gc.collect()

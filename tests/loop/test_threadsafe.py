@@ -99,7 +99,7 @@ def test_after_close_raises():
 
 def test_while_closing(impl):
     """Threads call without end while the loop stops and closes: an error or a call, no more."""
-    for _ in range(5):
+    for _ in range(3):
         loop = impl.new_loop()
         calls = []
         ends = []
@@ -110,7 +110,7 @@ def test_while_closing(impl):
                     loop.call_soon_threadsafe(calls.append, 1)
             except RuntimeError as exc:
                 ends.append(str(exc))
-        workers = [threading.Thread(target=work) for _ in range(4)]
+        workers = [threading.Thread(target=work) for _ in range(2)]
         for w in workers:
             w.start()
         loop.call_later(0.005, loop.stop)
@@ -118,7 +118,7 @@ def test_while_closing(impl):
         loop.close()
         for w in workers:
             w.join()
-        assert ends == ["Event loop is closed"] * 4
+        assert ends == ["Event loop is closed"] * 2
 
 
 def test_run_coroutine_threadsafe(loop):

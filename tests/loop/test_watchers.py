@@ -22,9 +22,14 @@ def pipe():
     try:
         yield r, w
     finally:
-        for fd in (r, w):
-            with contextlib.suppress(OSError):
-                os.close(fd)
+        os.close(r)
+        os.close(w)
+
+
+def shut(fd):
+    """Close what is behind a descriptor, but keep its number from being used again."""
+    with open(os.devnull) as null:
+        os.dup2(null.fileno(), fd)
 
 
 @contextlib.contextmanager
@@ -257,7 +262,7 @@ def test_end_of_file_wakes_the_reader(loop):
             loop.remove_reader(r)
             loop.stop()
         loop.add_reader(r, on_read)
-        os.close(w)
+        shut(w)
         loop.run_forever()
         assert seen == [b""]
 
@@ -276,7 +281,7 @@ def test_broken_pipe_wakes_the_writer(loop):
         loop.add_writer(w, on_write)
         spin(loop, 3)
         assert seen == []
-        loop.call_later(0.001, os.close, r)
+        loop.call_later(0.001, shut, r)
         loop.run_forever()
         assert seen == ["BrokenPipeError"]
 

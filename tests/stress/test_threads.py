@@ -42,6 +42,8 @@ def test_threads_call_while_the_loop_stops_and_starts(impl):
 @pytest.mark.hang(60)
 def test_threads_cancel_their_handles(impl):
     """Threadsafe handles cancelled by their threads: each runs at most once, none afterwards."""
+    if not impl.is_fastloop and sys.version_info < (3, 14):
+        pytest.skip("asyncio's handles are not safe to cancel from threads in this version")
     with impl.loop() as loop:
         ran = [0]
         cancelled = [0]

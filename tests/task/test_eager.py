@@ -46,8 +46,21 @@ def test_finishes_at_once():
         async def child():
             return 5
         task = eager(impl, child())
-        return task.done(), task.result(), task.get_coro() is None, task in asyncio.all_tasks()
+        return task.done(), task.result(), task in asyncio.all_tasks()
     both(main)
+
+
+def test_coroutine_of_a_finished_eager_task():
+    """It is dropped; some versions of asyncio crash when asked for it (gh-122332)."""
+    async def main(impl, loop):
+        async def child():
+            return 5
+        task = eager(impl, child())
+        return task.get_coro(), task._coro, "coro" in repr(task)
+    coro, attribute, shown = run(FASTLOOP, main)
+    assert coro is None or asyncio.iscoroutine(coro)
+    if PY >= (3, 13):
+        assert (coro, attribute) == (None, None)
 
 
 def test_fails_at_once():
