@@ -157,7 +157,13 @@ extern struct PyModuleDef fl_module;
 static inline fl_state *
 fl_state_of(PyObject *op)
 {
-    PyObject *module = PyType_GetModuleByDef(Py_TYPE(op), &fl_module);
+    PyTypeObject *type = Py_TYPE(op);
+    PyObject *module = PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE)
+                           ? ((PyHeapTypeObject *)type)->ht_module
+                           : NULL;
+    if (FL_UNLIKELY(module == NULL || PyModule_GetDef(module) != &fl_module)) {
+        module = PyType_GetModuleByDef(type, &fl_module);
+    }
     return module == NULL ? NULL : PyModule_GetState(module);
 }
 

@@ -115,7 +115,7 @@ future_iter_send(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
         return PYGEN_ERROR;
     }
     iter->future = NULL;
-    fl_state *state = fl_state_of(op);
+    fl_state *state = fl_type_state(Py_TYPE(op));
     *result = fl_future_result(state, fut);
     Py_DECREF(fut);
     return *result == NULL ? PYGEN_ERROR : PYGEN_RETURN;
@@ -130,7 +130,7 @@ future_iter_next(PyObject *op)
             Py_DECREF(result);
             return NULL;  /* StopIteration with no value */
         }
-        await_raise_stop(fl_state_of(op), result);
+        await_raise_stop(fl_type_state(Py_TYPE(op)), result);
         return NULL;
     }
     return result;

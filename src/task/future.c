@@ -796,6 +796,42 @@ fl_future_py_get_callbacks(PyObject *op, void *Py_UNUSED(closure))
 }
 
 PyObject *
+fl_future_py_get_loop(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    if (future_check_alive((FutureObject *)op) < 0) {
+        return NULL;
+    }
+    return Py_NewRef(((FutureObject *)op)->loop);
+}
+
+PyObject *
+fl_future_py_get_blocking(PyObject *op, void *Py_UNUSED(closure))
+{
+    FutureObject *fut = (FutureObject *)op;
+    return PyBool_FromLong(fut->loop != NULL && fut->blocking);
+}
+
+int
+fl_future_py_set_blocking(PyObject *op, PyObject *value,
+                          void *Py_UNUSED(closure))
+{
+    FutureObject *fut = (FutureObject *)op;
+    if (future_check_alive(fut) < 0) {
+        return -1;
+    }
+    if (value == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "cannot delete attribute");
+        return -1;
+    }
+    int blocking = PyObject_IsTrue(value);
+    if (blocking < 0) {
+        return -1;
+    }
+    fut->blocking = blocking > 0;
+    return 0;
+}
+
+PyObject *
 fl_future_py_iter(PyObject *op)
 {
     if (future_check_alive((FutureObject *)op) < 0) {
@@ -854,6 +890,7 @@ const char fl_future_result_doc[] =
 const char fl_future_exception_doc[] =
     "Return the exception that was set, or None.";
 const char fl_future_done_doc[] = "Whether the future has come to its end.";
+const char fl_future_get_loop_doc[] = "The loop the future is bound to.";
 const char fl_future_cancelled_doc[] = "Whether the future was cancelled.";
 
 PyObject *
@@ -905,7 +942,7 @@ static PyMethodDef future_methods[] = {
 };
 
 static PyGetSetDef future_getset[] = {
-    {"_callbacks", fl_future_py_get_callbacks, NULL, NULL, NULL},
+    FL_FUTURE_GETSET,
     {NULL},
 };
 

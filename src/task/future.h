@@ -54,12 +54,16 @@ PyObject *fl_future_py_result(PyObject *op, PyObject *ignored);
 PyObject *fl_future_py_exception(PyObject *op, PyObject *ignored);
 PyObject *fl_future_py_done(PyObject *op, PyObject *ignored);
 PyObject *fl_future_py_cancelled(PyObject *op, PyObject *ignored);
+PyObject *fl_future_py_get_loop(PyObject *op, PyObject *ignored);
+PyObject *fl_future_py_get_blocking(PyObject *op, void *closure);
+int fl_future_py_set_blocking(PyObject *op, PyObject *value, void *closure);
 extern const char fl_future_add_done_callback_doc[];
 extern const char fl_future_remove_done_callback_doc[];
 extern const char fl_future_result_doc[];
 extern const char fl_future_exception_doc[];
 extern const char fl_future_done_doc[];
 extern const char fl_future_cancelled_doc[];
+extern const char fl_future_get_loop_doc[];
 
 /* In both types' tables, although a Task would inherit them: the interpreter
    calls a C method quickly only on its own type's instances. */
@@ -70,10 +74,17 @@ extern const char fl_future_cancelled_doc[];
     {"done", fl_future_py_done, METH_NOARGS, fl_future_done_doc},            \
     {"cancelled", fl_future_py_cancelled, METH_NOARGS,                       \
      fl_future_cancelled_doc},                                               \
+    {"get_loop", fl_future_py_get_loop, METH_NOARGS,                         \
+     fl_future_get_loop_doc},                                                \
     {"add_done_callback", FL_METHOD(fl_future_py_add_done_callback),         \
      FL_FASTCALL, fl_future_add_done_callback_doc},                          \
     {"remove_done_callback", fl_future_py_remove_done_callback, METH_O,      \
      fl_future_remove_done_callback_doc}
+
+#define FL_FUTURE_GETSET                                                     \
+    {"_callbacks", fl_future_py_get_callbacks, NULL, NULL, NULL},            \
+    {"_asyncio_future_blocking", fl_future_py_get_blocking,                  \
+     fl_future_py_set_blocking, NULL, NULL}
 
 /* Whether op is exactly a Future or Task, of ours or of asyncio's. */
 static inline bool

@@ -309,6 +309,37 @@ task_get_name(PyObject *op, PyObject *Py_UNUSED(ignored))
     return Py_NewRef(task->name);
 }
 
+PyDoc_STRVAR(task_cancelling_doc,
+             "How many requests to cancel the task are pending.");
+
+static PyObject *
+task_cancelling(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    return PyLong_FromLong(((TaskObject *)op)->cancel_requests);
+}
+
+/* gather() sets this on every task that it makes. */
+static PyObject *
+task_get_log_destroy(PyObject *op, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(FL_TASK_LOG_DESTROY_PENDING((TaskObject *)op));
+}
+
+static int
+task_set_log_destroy(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
+{
+    if (value == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "cannot delete attribute");
+        return -1;
+    }
+    int log = PyObject_IsTrue(value);
+    if (log < 0) {
+        return -1;
+    }
+    FL_TASK_LOG_DESTROY_PENDING((TaskObject *)op) = log > 0;
+    return 0;
+}
+
 #if FL_PY312
 PyDoc_STRVAR(task_get_context_doc, "The context that the task runs in.");
 
@@ -330,11 +361,14 @@ static PyMethodDef task_methods[] = {
 #endif
     {"get_name", task_get_name, METH_NOARGS, task_get_name_doc},
     FL_FUTURE_METHODS,
+    {"cancelling", task_cancelling, METH_NOARGS, task_cancelling_doc},
     {NULL},
 };
 
 static PyGetSetDef task_getset[] = {
-    {"_callbacks", fl_future_py_get_callbacks, NULL, NULL, NULL},
+    FL_FUTURE_GETSET,
+    {"_log_destroy_pending", task_get_log_destroy, task_set_log_destroy, NULL,
+     NULL},
     {NULL},
 };
 

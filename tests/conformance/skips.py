@@ -17,33 +17,13 @@ OMIT = "omit"
 
 Entry = namedtuple("Entry", "part test versions action reason")
 
-MOCKED_SIGNAL = "replaces `signal` or `sys` in asyncio.unix_events, whose code we do not run"
-PYTHON_TWINS = ("puts asyncio's pure-Python Task and registry in place of the C ones; our Task "
-                "is a C task, and from 3.14 on neither registry knows the other's tasks")
-
-SIGNAL_TESTS = "test_unix_events.SelectorEventLoopSignalTests."
-
 ENTRIES = [Entry(*fields) for fields in (
-    ("loop", "test_base_events.BaseEventLoopWithSelectorTests.test_log_slow_callbacks",
-     "all", FAILS, "replaces `logger` in asyncio.base_events; we log to the same logger, "
-                   "but from C"),
     ("loop", "test_events.EPollEventLoopTests.test_internal_fds",
-     "all", FAILS, "reads `_internal_fds`, `_csock` and `_ssock`, asyncio's self-pipe"),
-
-    ("loop", SIGNAL_TESTS + "test_add_signal_handler_setup_error", "all", FAILS, MOCKED_SIGNAL),
-    ("loop", SIGNAL_TESTS + "test_add_signal_handler_install_error*", "all", FAILS, MOCKED_SIGNAL),
-    ("loop", SIGNAL_TESTS + "test_remove_signal_handler", "all", FAILS, MOCKED_SIGNAL),
-    ("loop", SIGNAL_TESTS + "test_remove_signal_handler_2", "all", FAILS, MOCKED_SIGNAL),
-    ("loop", SIGNAL_TESTS + "test_remove_signal_handler_error*", "all", FAILS, MOCKED_SIGNAL),
-    ("loop", SIGNAL_TESTS + "test_close", "all", FAILS, MOCKED_SIGNAL),
-    ("loop", SIGNAL_TESTS + "test_close_on_finalizing", "all", FAILS, MOCKED_SIGNAL),
-
-    # These hang: the C step cannot enter a loop that only the Python twins know of.
-    ("loop", "test_events.TestPyGetEventLoop.*", "3.14+", OMIT, PYTHON_TWINS),
-    ("loop", "test_graph.TestCallStackPy.*", "3.14+", FAILS, PYTHON_TWINS),
-    ("loop", "test_free_threading.Test*PyFreeThreading."
-             "test_all_tasks_from_other_thread_includes_eager_tasks",
-     "3.14.8+", FAILS, PYTHON_TWINS),
+     "all", FAILS, "expects `_csock` and `_ssock`, the ends of asyncio's self-pipe, to be None "
+                   "after close(); ours has one end, made on first use, and refuses then"),
+    ("loop", "test_unix_events.SelectorEventLoopSignalTests.test_close_on_finalizing",
+     "all", FAILS, "replaces `sys` in asyncio.unix_events by one that is finalizing; our close() "
+                   "asks the real one"),
 )]
 
 # How many tests have to construct fastloop's loop in a full run: a little less than

@@ -137,8 +137,16 @@ def test_stop_iteration_becomes_a_runtime_error(how):
 def test_what_is_no_coroutine(how, thing):
     def body(impl):
         with impl.loop() as loop:
-            return outcome(make, impl, loop, thing, how)
-    assert same(body)[1] == "TypeError"
+            result = outcome(make, impl, loop, thing, how)
+            if result[0] == "returned":
+                result[1]._log_destroy_pending = False
+                return "made"
+            return result
+    result = same(body)
+    if PY < (3, 12) and isinstance(thing, types.GeneratorType):
+        assert result == "made"
+    else:
+        assert result[1] == "TypeError"
 
 
 def test_generator_based_coroutine():
