@@ -137,6 +137,8 @@ typedef struct fl_state {
     int (*set_result_quickly)(struct fl_state *state, PyObject *loop,
                               PyObject *future, PyObject *result);
 
+    size_t steps;  /* of coroutines, that are going on */
+
     /* The StopIteration that await.c uses again, or NULL.  Owned. */
     PyObject *stop;
 

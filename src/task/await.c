@@ -40,7 +40,7 @@ static PyStopIterationObject *
 await_reuse_stop(fl_state *state, PyObject *value)
 {
     PyStopIterationObject *stop = (PyStopIterationObject *)state->stop;
-    if (FL_UNLIKELY(stop == NULL || Py_REFCNT(stop) != 1
+    if (FL_UNLIKELY(stop == NULL || state->steps == 0 || Py_REFCNT(stop) != 1
                     || Py_REFCNT(stop->args) != 1 || stop->value != NULL
                     || stop->traceback != NULL || stop->context != NULL
                     || stop->cause != NULL || stop->dict != NULL))
@@ -56,7 +56,9 @@ void
 fl_await_forget_value(fl_state *state)
 {
     PyStopIterationObject *stop = (PyStopIterationObject *)state->stop;
-    if (Py_REFCNT(stop) != 1 || Py_REFCNT(stop->args) != 1) {
+    if (Py_REFCNT(stop) != 1 || Py_REFCNT(stop->args) != 1
+        || stop->traceback != NULL)
+    {
         Py_CLEAR(state->stop);
         return;
     }
@@ -91,7 +93,11 @@ await_raise_stop(fl_state *state, PyObject *value)
         Py_DECREF(stop);
         return;
     }
-    Py_XSETREF(state->stop, Py_NewRef(stop));
+    if (state->steps > 0) {
+        /* Not when somebody iterates by hand: no step would end and let the
+           exception's traceback go. */
+        Py_XSETREF(state->stop, Py_NewRef(stop));
+    }
     fl_put_raised((PyObject *)stop);
 }
 

@@ -448,10 +448,14 @@ step_resume(fl_state *state, TaskObject *task, PyObject *exc)
     PySendResult outcome;
     /* Runs Python: the coroutine. */
     if (FL_LIKELY(exc == NULL)) {
+        state->steps++;
         outcome = PyIter_Send(coro, Py_None, &result);
+        state->steps--;
     }
     else {
+        state->steps++;
         result = PyObject_CallMethodOneArg(coro, state->str_throw, exc);
+        state->steps--;
         Py_DECREF(exc);
         outcome = PYGEN_NEXT;
         if (result == NULL) {
@@ -595,7 +599,7 @@ step_report(fl_state *state, PyObject *loop, TaskObject *task)
 }
 
 /* A ready entry's turn.  The loop holds the task. */
-static int
+__attribute__((flatten)) static int
 step_run_entry(fl_state *state, PyObject *loop, PyObject *op)
 {
     TaskObject *task = (TaskObject *)op;

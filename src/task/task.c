@@ -309,6 +309,16 @@ task_get_name(PyObject *op, PyObject *Py_UNUSED(ignored))
     return Py_NewRef(task->name);
 }
 
+PyDoc_STRVAR(task_get_coro_doc, "The task's coroutine; None after the end of "
+                                "one that finished on an eager start.");
+
+static PyObject *
+task_get_coro(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *coro = ((TaskObject *)op)->coro;
+    return Py_NewRef(coro == NULL ? Py_None : coro);
+}
+
 PyDoc_STRVAR(task_cancelling_doc,
              "How many requests to cancel the task are pending.");
 
@@ -361,6 +371,7 @@ static PyMethodDef task_methods[] = {
 #endif
     {"get_name", task_get_name, METH_NOARGS, task_get_name_doc},
     FL_FUTURE_METHODS,
+    {"get_coro", task_get_coro, METH_NOARGS, task_get_coro_doc},
     {"cancelling", task_cancelling, METH_NOARGS, task_cancelling_doc},
     {NULL},
 };

@@ -4,7 +4,7 @@
 
 On a debug interpreter all references are counted, on any other the allocated blocks; on
 both also descriptors, threads, the collector's objects and, with glibc, bytes of malloc.  A
-scenario leaks when the 2N runs add more than a third of a unit for each run: what leaks adds
+scenario leaks when both times add more than a third of a unit for each run: what leaks adds
 one or more, what only settles (caches, tables that double) adds less and less.
 """
 
@@ -608,10 +608,10 @@ def check(function, subject, runs):
     after = measure()
     grown = {}
     for name in before:
-        growth = after[name] - middle[name]
-        allowed = ALLOWED.get(name, 0.3) * 2 * runs + (4096 if name == "malloc bytes" else 8)
-        if growth > allowed:
-            grown[name] = (middle[name] - before[name], growth)
+        first, second = middle[name] - before[name], after[name] - middle[name]
+        each, noise = ALLOWED.get(name, 0.3), 4096 if name == "malloc bytes" else 8
+        if first > each * runs and second > each * 2 * runs + noise:
+            grown[name] = (first, second)
     return grown
 
 

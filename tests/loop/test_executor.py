@@ -375,7 +375,7 @@ def test_shutdown_with_a_timeout_warns():
 
         async def main():
             loop = asyncio.get_running_loop()
-            future = loop.run_in_executor(None, gate.wait, 10)
+            future = loop.run_in_executor(None, gate.wait, 2)
             await asyncio.sleep(0.005)
             with warnings.catch_warnings(record=True) as seen:
                 warnings.simplefilter("always")
@@ -384,11 +384,12 @@ def test_shutdown_with_a_timeout_warns():
                 took = time.monotonic() - start
             gate.set()
             await future
-            return [(w.category.__name__, str(w.message)) for w in seen], 0.01 < took < 5
+            return [(w.category.__name__, str(w.message)) for w in seen], 0.01 < took < 1.5
         return impl.run(main())
     (warned, in_time) = same(body)
-    assert in_time
-    assert warned[0][0] == "RuntimeWarning"
+    if PY >= (3, 13):  # 3.12.1 waits for the work before it looks at the clock
+        assert in_time
+        assert warned[0][0] == "RuntimeWarning"
 
 
 @pytest.mark.skipif(PY < (3, 12), reason="the timeout came with Python 3.12")

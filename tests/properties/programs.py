@@ -231,9 +231,8 @@ class Machine:
         return number
 
     def pick_task(self, number, n):
-        """Some task, but not the one that waits: that would be an error of its own kind."""
-        others = [t for t in self.tasks if t is not None and t is not asyncio.current_task()]
-        return self.pick(others, n)
+        """A task younger than the one that waits, so that nobody waits in a circle."""
+        return self.pick([t for t in self.tasks[number + 1:] if t is not None], n)
 
     async def child(self, number, n):
         """What gather and groups run: one turn, and one in three fails."""
@@ -326,6 +325,8 @@ class Machine:
         loop = self.loop
         loop.time = lambda: self.now
         loop.set_exception_handler(self.on_exception)
+        for instruction in (("future",), ("future",), ("callback", 0, 1), ("callback", 1, 2)):
+            self.do(instruction)
         loop.call_soon(self.run_callback, "main", 0)
         self.start(0)
         self.drive()

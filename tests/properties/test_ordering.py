@@ -22,7 +22,7 @@ EXAMPLES = int(os.environ.get("FASTLOOP_PROPERTIES", "0"))
 pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")
 
 profile = settings(
-    max_examples=EXAMPLES or 200,
+    max_examples=EXAMPLES or 400,
     derandomize=not EXAMPLES,
     database=None,
     deadline=None,
