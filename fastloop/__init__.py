@@ -43,7 +43,7 @@ if sys.version_info < (3, 16):
     __all__ += ["EventLoopPolicy"]
 
 
-def __getattr__(name: str) -> object:
+def _lazy(name: str) -> object:
     # Made on first use: most programs never ask for it, and asyncio drops policies in Python 3.16.
     if name == "EventLoopPolicy":
         if sys.version_info >= (3, 16):
@@ -57,6 +57,10 @@ def __getattr__(name: str) -> object:
         globals()["EventLoopPolicy"] = EventLoopPolicy
         return EventLoopPolicy
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+if not TYPE_CHECKING:
+    __getattr__ = _lazy
 
 
 def __dir__() -> list[str]:

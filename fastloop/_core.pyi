@@ -95,16 +95,15 @@ class Loop:
 
     # Scheduling
     def call_soon(
-        self, callback: Callable[[Unpack[_Ts]], object], /, *args: Unpack[_Ts], context: Context | None = None
+        self, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts], context: Context | None = None
     ) -> Handle: ...
     def call_soon_threadsafe(
-        self, callback: Callable[[Unpack[_Ts]], object], /, *args: Unpack[_Ts], context: Context | None = None
+        self, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts], context: Context | None = None
     ) -> asyncio.Handle: ...
     def call_later(
         self,
         delay: float,
         callback: Callable[[Unpack[_Ts]], object],
-        /,
         *args: Unpack[_Ts],
         context: Context | None = None,
     ) -> TimerHandle: ...
@@ -112,7 +111,6 @@ class Loop:
         self,
         when: float,
         callback: Callable[[Unpack[_Ts]], object],
-        /,
         *args: Unpack[_Ts],
         context: Context | None = None,
     ) -> TimerHandle: ...
@@ -124,17 +122,16 @@ class Loop:
         def create_task(
             self,
             coro: _Coro[_T],
-            /,
             *,
             name: object = None,
             context: Context | None = None,
             eager_start: bool | None = None,
         ) -> Task[_T]: ...
     else:
-        def create_task(self, coro: _Coro[_T], /, *, name: object = None, context: Context | None = None) -> Task[_T]: ...
+        def create_task(self, coro: _Coro[_T], *, name: object = None, context: Context | None = None) -> Task[_T]: ...
 
     def run_in_executor(
-        self, executor: Executor | None, func: Callable[[Unpack[_Ts]], _T], /, *args: Unpack[_Ts]
+        self, executor: Executor | None, func: Callable[[Unpack[_Ts]], _T], *args: Unpack[_Ts]
     ) -> Future[_T]: ...
     def _submit_job(self, func: Callable[[Unpack[_Ts]], _T], /, *args: Unpack[_Ts]) -> Future[_T]: ...
 

@@ -62,7 +62,9 @@ class DefaultExecutor(ThreadPoolExecutor):
                 worker.join()
 
     def __del__(self):
-        self._jobs.close()
+        jobs = getattr(self, "_jobs", None)
+        if jobs is not None:
+            jobs.close()
 
 
 def _run_for(future, fn, args, kwargs):

@@ -39,10 +39,13 @@ class SignalMixin(asyncio.SelectorEventLoop):
             self._made_signal_handlers = {}
         return self._made_signal_handlers
 
+    _ssock = None
+
     @property
     def _csock(self):
         if self._signal_pipe is None:
-            self._check_closed()
+            if self._closed:
+                return None
             self._check_fork()
             self._signal_pipe = _SignalPipe(self)
         return self._signal_pipe
@@ -52,7 +55,10 @@ class SignalMixin(asyncio.SelectorEventLoop):
         if threading.current_thread() is not threading.main_thread():
             return
         pipe = self._csock
-        before = signal.set_wakeup_fd(pipe.fileno(), warn_on_full_buffer=False)
+        try:
+            before = signal.set_wakeup_fd(pipe.fileno(), warn_on_full_buffer=False)
+        except ValueError:
+            return  # a subinterpreter: signals are not its business
         if before != pipe.fileno():
             pipe.before = before
 

@@ -64,10 +64,11 @@ module_setup_tasks(PyObject *module, fl_state *state)
     }
 #endif
     if (state->layout_ok) {
+        fl_step_setup(state);
         return fl_await_setup(module, state) < 0
                        || fl_future_setup(module, state) < 0
                        || fl_task_setup(module, state) < 0
-                       || fl_step_setup(module, state) < 0
+                       || fl_taskcall_setup(module, state) < 0
                    ? -1
                    : 0;
     }

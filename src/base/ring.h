@@ -1,7 +1,7 @@
 /* ring.h -- a first-in first-out queue of machine words in a circular array.
 
    The loop's ready queue.  An entry is a pointer with a tag in its low bits
-   (loop/ready.h); the ring neither knows nor cares.  The capacity is a power
+   (loop/loop.h); the ring neither knows nor cares.  The capacity is a power
    of two, so that an index is a mask away; `head` and `tail` run freely and
    wrap as unsigned numbers.  Growing doubles the array; it never shrinks
    below what a burst once needed, except through fl_ring_fini.  Push and pop

@@ -96,11 +96,17 @@ fl_state_traverse(fl_state *state, visitproc visit, void *arg)
 void
 fl_state_clear(fl_state *state)
 {
-    /* Freeing pooled memory looks at its type once more. */
+    /* Freeing pooled memory looks at its type once more; and from the moment
+       that the state knows no types, nothing goes into a pool. */
+#define FL_TAKE(name)                            \
+    PyTypeObject *name##_type = state->name##_type; \
+    state->name##_type = NULL;
+    FL_TYPES(FL_TAKE)
+#undef FL_TAKE
     fl_state_free_pools(state);
-#define FL_CLEAR(name) Py_CLEAR(state->name##_type);
-    FL_TYPES(FL_CLEAR)
-#undef FL_CLEAR
+#define FL_DROP(name) Py_XDECREF(name##_type);
+    FL_TYPES(FL_DROP)
+#undef FL_DROP
 #define FL_CLEAR(name) Py_CLEAR(state->str_##name);
     FL_STRINGS(FL_CLEAR)
 #undef FL_CLEAR

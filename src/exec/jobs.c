@@ -92,11 +92,19 @@ job_dealloc(PyObject *op)
     Py_DECREF(type);
 }
 
+/* Whether the future is one that C may look into; create_future can be
+   overridden. */
+static bool
+job_has_known_future(fl_state *state, JobObject *job)
+{
+    return state->layout_ok && fl_is_exact_future(state, job->future);
+}
+
 /* Whether nobody waits for the job any more. */
 static int
 job_is_cancelled(fl_state *state, JobObject *job)
 {
-    if (FL_LIKELY(state->layout_ok)) {
+    if (FL_LIKELY(job_has_known_future(state, job))) {
         return ((FutureObject *)job->future)->state != FL_PENDING;
     }
     PyObject *done = PyObject_CallMethod(job->future, "done", NULL);
@@ -114,7 +122,7 @@ job_deliver(fl_state *state, PyObject *Py_UNUSED(loop), PyObject *op)
     if (cancelled != 0) {
         return cancelled < 0 ? -1 : 0;
     }
-    if (FL_LIKELY(!job->failed && state->layout_ok)) {
+    if (FL_LIKELY(!job->failed && job_has_known_future(state, job))) {
         return fl_future_set_result(state, (FutureObject *)job->future,
                                     job->outcome);
     }
@@ -229,6 +237,9 @@ fl_jobs_submit(LoopObject *loop, PyObject *op, PyObject *const *call,
                Py_ssize_t count)
 {
     JobQueueObject *queue = (JobQueueObject *)op;
+    if (fl_loop_check_fork(loop) < 0) {
+        return NULL;
+    }
     if (queue->closing) {
         PyErr_SetString(PyExc_RuntimeError,
                         "cannot schedule new futures after shutdown");

@@ -171,6 +171,22 @@ handle_call(HandleObject *handle)
     return result;
 }
 
+/* Gives the handle a context of its own, before others see or change it. */
+static int
+handle_unshare_context(HandleObject *handle)
+{
+    if (!handle->shared_context || handle->context == NULL) {
+        return 0;
+    }
+    PyObject *own = PyContext_Copy(handle->context);
+    if (own == NULL) {
+        return -1;
+    }
+    handle->shared_context = false;
+    Py_SETREF(handle->context, own);
+    return 0;
+}
+
 /* The callback set variables in a context that other handles share: the
    handle goes on with a context of its own, and the shared one is put back.
    A raised exception stays raised. */
@@ -209,8 +225,12 @@ handle_call_in_context(fl_state *state, HandleObject *handle)
         PyObject *args =
             run == NULL ? NULL
                         : PyObject_GetAttrString((PyObject *)handle, "_args");
-        PyObject *head =
-            args == NULL ? NULL : PyTuple_Pack(1, handle->callback);
+        PyObject *head = args == NULL || handle->callback == NULL
+                             ? NULL
+                             : PyTuple_Pack(1, handle->callback);
+        if (head == NULL && !PyErr_Occurred()) {
+            PyErr_SetString(PyExc_AttributeError, "_callback");
+        }
         PyObject *all = head == NULL ? NULL : PySequence_Concat(head, args);
         PyObject *result = all == NULL ? NULL : PyObject_CallObject(run, all);
         Py_XDECREF(run);
@@ -222,10 +242,10 @@ handle_call_in_context(fl_state *state, HandleObject *handle)
     if (handle->shared_context) {
         if (FL_UNLIKELY(((fl_context *)context)->entered)) {
             /* Another holder of the snapshot is running further up. */
-            context = PyContext_Copy(context);
-            if (context == NULL) {
+            if (handle_unshare_context(handle) < 0) {
                 return NULL;
             }
+            context = Py_NewRef(handle->context);
         }
         else {
             Py_INCREF(context);
@@ -279,9 +299,8 @@ static int
 handle_wait_for_callback(HandleObject *handle)
 {
     fl_state *state = fl_state_of((PyObject *)handle);
-    LoopObject *loop = (LoopObject *)handle->loop;
     while (handle->running && fl_loop_check(state, handle->loop)
-           && loop->thread_id != PyThread_get_thread_ident())
+           && ((LoopObject *)handle->loop)->thread_id != PyThread_get_thread_ident())
     {
         if (handle->extra[0] == NULL) {
             PyObject *module = PyImport_ImportModule("_thread");
@@ -329,9 +348,16 @@ fl_handle_run(LoopObject *loop, HandleObject *handle)
         && state->set_result_quickly != NULL)
     {
         /* The end of asyncio.sleep, without the trip through Python. */
-        int rc = state->set_result_quickly(state, (PyObject *)loop,
-                                           handle->inline_args[0],
-                                           handle->inline_args[1]);
+        PyObject *future = Py_NewRef(handle->inline_args[0]);
+        PyObject *value = Py_NewRef(handle->inline_args[1]);
+        int rc = state->set_result_quickly(state, (PyObject *)loop, future,
+                                           value);
+        PyObject *raised = rc < 0 ? fl_take_raised() : NULL;
+        Py_DECREF(future);
+        Py_DECREF(value);
+        if (raised != NULL) {
+            fl_put_raised(raised);
+        }
         if (rc != 0) {
             return rc < 0 ? fl_report_callback((PyObject *)loop, handle) : 0;
         }
@@ -347,6 +373,12 @@ fl_handle_run(LoopObject *loop, HandleObject *handle)
     }
     int rc = 0;
     if (FL_UNLIKELY(result == NULL)) {
+        /* The exception handler runs in the handle's context. */
+        PyObject *raised = fl_take_raised();
+        if (handle_unshare_context(handle) < 0) {
+            PyErr_Clear();
+        }
+        fl_put_raised(raised);
         rc = fl_report_callback((PyObject *)loop, handle);
     }
     else {
@@ -432,6 +464,30 @@ thread_handle_cancelled(PyObject *op, PyObject *ignored)
     return handle_cancelled(op, ignored);
 }
 
+PyDoc_STRVAR(handle_run_doc, "Run the callback now, as the loop would.");
+
+static PyObject *
+handle_run(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    HandleObject *handle = (HandleObject *)op;
+    fl_state *state = fl_state_of(op);
+    PyObject *loop = handle->loop;
+    if (!fl_loop_check(state, loop)) {
+        PyErr_SetString(PyExc_AttributeError, "_loop");
+        return NULL;
+    }
+    Py_INCREF(loop);
+    int rc = Py_IS_TYPE(op, state->ThreadHandle_type)
+                     && handle_wait_for_callback(handle) < 0
+                 ? -1
+                 : fl_handle_run((LoopObject *)loop, handle);
+    Py_DECREF(loop);
+    if (rc < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(timer_when_doc,
              "The time at which the callback is due, by loop.time().");
 
@@ -486,6 +542,29 @@ handle_get_args(PyObject *op, void *Py_UNUSED(closure))
 }
 
 static PyObject *
+handle_get_context(PyObject *op, void *Py_UNUSED(closure))
+{
+    HandleObject *handle = (HandleObject *)op;
+    if (handle_unshare_context(handle) < 0) {
+        return NULL;
+    }
+    if (handle->context == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "_context");
+        return NULL;
+    }
+    return Py_NewRef(handle->context);
+}
+
+static int
+handle_set_context(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
+{
+    HandleObject *handle = (HandleObject *)op;
+    handle->shared_context = false;
+    Py_XSETREF(handle->context, Py_XNewRef(value));
+    return 0;
+}
+
+static PyObject *
 handle_get_cancelled(PyObject *op, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(((HandleObject *)op)->cancelled);
@@ -509,6 +588,7 @@ int
 fl_handle_visit(HandleObject *handle, visitproc visit, void *arg)
 {
     Py_VISIT(handle->args);
+    Py_VISIT(handle->cancelled_slot);
     Py_VISIT(handle->callback);
     Py_VISIT(handle->context);
     Py_VISIT(handle->loop);
@@ -572,18 +652,21 @@ handle_dealloc(PyObject *op)
 static PyMethodDef handle_methods[] = {
     {"cancel", handle_cancel, METH_NOARGS, handle_cancel_doc},
     {"cancelled", handle_cancelled, METH_NOARGS, handle_cancelled_doc},
+    {"_run", handle_run, METH_NOARGS, handle_run_doc},
     {NULL},
 };
 
 static PyMethodDef thread_handle_methods[] = {
     {"cancel", thread_handle_cancel, METH_NOARGS, handle_cancel_doc},
     {"cancelled", thread_handle_cancelled, METH_NOARGS, handle_cancelled_doc},
+    {"_run", handle_run, METH_NOARGS, handle_run_doc},
     {NULL},
 };
 
 static PyMethodDef timer_methods[] = {
     {"cancel", handle_cancel, METH_NOARGS, handle_cancel_doc},
     {"cancelled", handle_cancelled, METH_NOARGS, handle_cancelled_doc},
+    {"_run", handle_run, METH_NOARGS, handle_run_doc},
     {"when", timer_when, METH_NOARGS, timer_when_doc},
     {NULL},
 };
@@ -591,6 +674,7 @@ static PyMethodDef timer_methods[] = {
 #define HANDLE_GETSET                                                       \
     {"_callback", handle_get_callback, NULL, NULL, NULL},                   \
     {"_args", handle_get_args, NULL, NULL, NULL},                           \
+    {"_context", handle_get_context, handle_set_context, NULL, NULL},       \
     {"_cancelled", handle_get_cancelled, NULL, NULL, NULL},                 \
     {"_repr", handle_get_repr, NULL, NULL, NULL},                           \
     {"_source_traceback", handle_get_source_traceback, NULL, NULL, NULL}
@@ -609,8 +693,9 @@ static PyGetSetDef timer_getset[] = {
 
 #undef HANDLE_GETSET
 
-#define HANDLE_SLOTS(methods, getset)            \
+#define HANDLE_SLOTS(doc, methods, getset)       \
     {                                            \
+        {Py_tp_doc, (doc)},                      \
         {Py_tp_dealloc, handle_dealloc},         \
         {Py_tp_traverse, handle_traverse},       \
         {Py_tp_clear, handle_clear},             \
@@ -619,11 +704,15 @@ static PyGetSetDef timer_getset[] = {
         {0, NULL},                               \
     }
 
-static PyType_Slot handle_slots[] = HANDLE_SLOTS(handle_methods,
-                                                 handle_getset);
-static PyType_Slot thread_handle_slots[] = HANDLE_SLOTS(thread_handle_methods,
-                                                        handle_getset);
-static PyType_Slot timer_slots[] = HANDLE_SLOTS(timer_methods, timer_getset);
+static PyType_Slot handle_slots[] = HANDLE_SLOTS(
+    "A callback that waits for its turn: an asyncio.Handle.", handle_methods,
+    handle_getset);
+static PyType_Slot thread_handle_slots[] = HANDLE_SLOTS(
+    "A Handle whose cancel() waits for the callback, from other threads.",
+    thread_handle_methods, handle_getset);
+static PyType_Slot timer_slots[] = HANDLE_SLOTS(
+    "A callback that waits for its time: an asyncio.TimerHandle.",
+    timer_methods, timer_getset);
 
 #undef HANDLE_SLOTS
 

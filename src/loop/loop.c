@@ -2,6 +2,7 @@
 #include "loop/loop.h"
 
 #include "loop/handle.h"
+#include "loop/timer.h"
 #include "loop/watcher.h"
 
 int
@@ -29,6 +30,19 @@ loop_entry_object(uintptr_t entry)
     return (PyObject *)(entry & ~FL_READY_MASK);
 }
 
+/* Drops the loop's reference to an entry; a handle that others keep comes
+   under the collector's eyes. */
+static void
+loop_let_go(LoopObject *loop, PyObject *op)
+{
+    if (fl_handle_check(loop->state, op)) {
+        fl_handle_let_go((HandleObject *)op);
+    }
+    else {
+        Py_DECREF(op);
+    }
+}
+
 /* Everything that is queued, watched or waited for is dropped, and the
    descriptors are closed.  Runs Python: the death of callbacks. */
 void
@@ -36,7 +50,7 @@ fl_loop_release(LoopObject *loop)
 {
     fl_poller_close(&loop->poller);
     while (fl_ring_count(&loop->ready) > 0) {
-        Py_DECREF(loop_entry_object(fl_ring_pop(&loop->ready)));
+        loop_let_go(loop, loop_entry_object(fl_ring_pop(&loop->ready)));
     }
     for (;;) {
         fl_heap_node *first = fl_heap_first(&loop->timers);
@@ -45,7 +59,7 @@ fl_loop_release(LoopObject *loop)
         }
         PyObject *timer = first->item;
         (void)fl_heap_take_top(&loop->timers);
-        Py_DECREF(timer);
+        loop_let_go(loop, timer);
     }
     fl_watches_clear(loop);
     fl_snapshot_clear(&loop->snapshot);

@@ -106,8 +106,8 @@ typedef struct {
 } LoopObject;
 
 /* Between two polls of a loop that is never idle lie at most this many
-   callbacks (and the rest of their iteration) and, looked at every few callbacks, about this much time.  The
-   bound is documented (docs/compatibility.md) and tested. */
+   callbacks (and the rest of their iteration) and, looked at every few
+   callbacks, about this much time.  The bound is documented (docs/compatibility.md) and tested. */
 #define FL_POLL_CREDIT      64
 #define FL_POLL_PERIOD_NS   100000
 #define FL_POLL_CLOCK_EVERY 8
@@ -148,7 +148,9 @@ fl_loop_check(fl_state *state, PyObject *op)
 static inline unsigned char
 fl_loop_overrides(LoopObject *loop)
 {
-    if (FL_UNLIKELY(Py_TYPE(loop)->tp_version_tag != loop->overrides_tag)) {
+    if (FL_UNLIKELY(Py_TYPE(loop)->tp_version_tag != loop->overrides_tag
+                    || loop->overrides_tag == 0))
+    {
         loop->state->find_overrides((PyObject *)loop);
     }
     return loop->overrides;

@@ -129,15 +129,16 @@ fl_report_step(PyObject *loop, PyObject *callable)
 }
 
 int
-fl_report_slow(LoopObject *loop, PyObject *handle, double seconds)
+fl_report_slow(PyObject *op, fl_ready_kind kind, double seconds)
 {
-    (void)loop;
     PyObject *module = PyImport_ImportModule("asyncio.base_events");
     if (module == NULL) {
         return -1;
     }
     PyObject *text =
-        PyObject_CallMethod(module, "_format_handle", "O", handle);
+        kind == FL_READY_HANDLE || kind == FL_READY_FOREIGN
+            ? PyObject_CallMethod(module, "_format_handle", "O", op)
+            : PyObject_Repr(op);
     PyObject *logger =
         text == NULL ? NULL : PyObject_GetAttrString(module, "logger");
     PyObject *result =

@@ -15,7 +15,6 @@ int fl_report_callback(PyObject *loop, HandleObject *handle) FL_RAISES;
 int fl_report_step(PyObject *loop, PyObject *callable) FL_RAISES;
 
 /* Logs asyncio's "Executing ... took ... seconds".  Runs Python. */
-int fl_report_slow(LoopObject *loop, PyObject *handle, double seconds)
-    FL_RAISES;
+int fl_report_slow(PyObject *op, fl_ready_kind kind, double seconds) FL_RAISES;
 
 #endif

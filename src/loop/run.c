@@ -64,7 +64,7 @@ run_timeout(LoopObject *loop, int64_t *timeout)
         return -1;
     }
     double wait = when - now;
-    if (wait > FL_MAX_POLL_SECONDS) {
+    if (!(wait <= FL_MAX_POLL_SECONDS)) {  /* NaN too */
         wait = FL_MAX_POLL_SECONDS;
     }
     if (wait > 0) {
@@ -198,14 +198,18 @@ run_entry(LoopObject *loop, PyObject *op, fl_ready_kind kind)
     case FL_READY_CALLBACK:
         return loop->state->run_callback(loop->state, (PyObject *)loop, op);
     case FL_READY_JOB:
-        return loop->state->run_job(loop->state, (PyObject *)loop, op);
+        if (loop->state->run_job(loop->state, (PyObject *)loop, op) < 0) {
+            return fl_report_step((PyObject *)loop, op);
+        }
+        return 0;
     default:
         return run_foreign(loop, op);
     }
 }
 
 /* As run_entry, with a stop-watch: callbacks that hold the loop up for long
-   are named in the log.  In debug mode every entry is a handle. */
+   are named in the log.  In debug mode nearly every entry is a handle; what
+   was queued before, and jobs, are not. */
 static FL_NOINLINE int
 run_entry_debug(LoopObject *loop, PyObject *op, fl_ready_kind kind)
 {
@@ -216,13 +220,15 @@ run_entry_debug(LoopObject *loop, PyObject *op, fl_ready_kind kind)
     if (fl_loop_time(loop, &start) < 0) {
         return -1;
     }
-    Py_XSETREF(loop->current_handle, Py_NewRef(op));
+    if (kind == FL_READY_HANDLE || kind == FL_READY_FOREIGN) {
+        Py_XSETREF(loop->current_handle, Py_NewRef(op));
+    }
     int rc = run_entry(loop, op, kind);
     if (rc == 0) {
         rc = fl_loop_time(loop, &end);
     }
     if (rc == 0 && end - start >= loop->slow_callback_duration) {
-        rc = fl_report_slow(loop, op, end - start);
+        rc = fl_report_slow(op, kind, end - start);
     }
     PyObject *exc = fl_take_raised();
     Py_CLEAR(loop->current_handle);

@@ -28,6 +28,8 @@ fl_timer_schedule(LoopObject *loop, double when, PyObject *when_object,
         return NULL;
     }
     Py_INCREF(timer);  // owned by the heap
+    /* Whoever sets a timer nearly always keeps it, to cancel it. */
+    PyObject_GC_Track(timer);
     fl_loop_wake(loop);
     return timer;
 }

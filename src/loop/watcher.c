@@ -69,16 +69,18 @@ watch_drop_handle(LoopObject *loop, PyObject *handle)
 int
 fl_watch_set(LoopObject *loop, int fd, uint32_t what, PyObject *handle)
 {
-    fl_watch *watch = watch_make(loop, fd);
-    if (watch == NULL) {
-        return -1;
-    }
+    fl_watch *watch = watch_find(loop, fd);
+    uint32_t armed = watch == NULL ? 0 : watch->armed;
     /* Told even when nothing seems to change: the descriptor may have been
        closed and opened again since, and the kernel's memory went with it. */
-    int rc = fl_poller_set(&loop->poller, fd, watch->armed,
-                           watch->armed | what);
+    int rc = fl_poller_set(&loop->poller, fd, armed, armed | what);
     if (rc < 0) {
         fl_raise_errno(rc);
+        return -1;
+    }
+    watch = watch_make(loop, fd);
+    if (watch == NULL) {
+        (void)fl_poller_set(&loop->poller, fd, armed | what, armed);
         return -1;
     }
     fl_loop_poll_soon(loop);
@@ -147,7 +149,7 @@ fl_watch_dispatch(LoopObject *loop, const fl_event *event)
     }
     /* Runs Python above: look again. */
     watch = watch_find(loop, event->fd);
-    if ((ready & FL_POLL_WRITE) && watch->writer != NULL
+    if (watch != NULL && (ready & FL_POLL_WRITE) && watch->writer != NULL
         && watch_queue(loop, event->fd, FL_POLL_WRITE, watch->writer) < 0)
     {
         return -1;

@@ -41,13 +41,15 @@ await_reuse_stop(fl_state *state, PyObject *value)
 {
     PyStopIterationObject *stop = (PyStopIterationObject *)state->stop;
     if (FL_UNLIKELY(stop == NULL || state->steps == 0 || Py_REFCNT(stop) != 1
-                    || Py_REFCNT(stop->args) != 1 || stop->value != NULL
+                    || Py_REFCNT(stop->args) != 1
+                    || PyTuple_GET_SIZE(stop->args) != 1 || stop->value != NULL
                     || stop->traceback != NULL || stop->context != NULL
                     || stop->cause != NULL || stop->dict != NULL))
     {
         return NULL;
     }
     stop->value = value;
+    Py_DECREF(PyTuple_GET_ITEM(stop->args, 0));  // the None put there
     PyTuple_SET_ITEM(stop->args, 0, Py_NewRef(value));
     return (PyStopIterationObject *)Py_NewRef(stop);
 }
@@ -57,7 +59,7 @@ fl_await_forget_value(fl_state *state)
 {
     PyStopIterationObject *stop = (PyStopIterationObject *)state->stop;
     if (Py_REFCNT(stop) != 1 || Py_REFCNT(stop->args) != 1
-        || stop->traceback != NULL)
+        || PyTuple_GET_SIZE(stop->args) != 1 || stop->traceback != NULL)
     {
         Py_CLEAR(state->stop);
         return;

@@ -1,4 +1,4 @@
-/* future.c -- Future: completing it, its callbacks, and what Python sees.
+/* future.c -- Future: completing it, its life, and what Python sees.
 
    The operations work on asyncio's own struct (layout.h), so one set serves
    our Future, our Task, and asyncio's two when a step of ours awaits them.
@@ -7,11 +7,8 @@
 #include "task/future.h"
 
 #include "base/args.h"
-#include "loop/report.h"
-#include "loop/schedule.h"
 #include "task/await.h"
-#include "task/step.h"
-#include "task/task.h"
+#include "task/callbacks.h"
 
 static int
 future_check_alive(FutureObject *fut)
@@ -20,331 +17,6 @@ future_check_alive(FutureObject *fut)
         PyErr_SetString(PyExc_RuntimeError,
                         "Future object is not initialized.");
         return -1;
-    }
-    return 0;
-}
-
-/* --- Callbacks ------------------------------------------------------------*/
-
-/* loop.call_soon(callback, fut, context=context).  context NULL: callback is
-   a task that waits for fut. */
-static int
-future_schedule_one(fl_state *state, PyObject *loop, bool plain,
-                    PyObject *callback, FutureObject *fut, PyObject *context)
-{
-    if (plain) {
-        LoopObject *own = (LoopObject *)loop;
-        if (fl_loop_check_closed(own) < 0) {
-            return -1;
-        }
-        if (context == NULL) {
-            return fl_task_schedule_wakeup(own, (TaskObject *)callback);
-        }
-        PyObject *arg = (PyObject *)fut;
-        int adopted = fl_task_adopt(own, callback, arg, context);
-        if (adopted != 0) {
-            return adopted < 0 ? -1 : 0;
-        }
-        HandleObject *handle =
-            fl_call_soon(own, callback, &arg, 1, context, false);
-        Py_XDECREF(handle);
-        return handle == NULL ? -1 : 0;
-    }
-    if (context == NULL) {
-        TaskObject *task = (TaskObject *)callback;
-        PyObject *wakeup = fl_wakeup_new(state, task);
-        if (wakeup == NULL) {
-            return -1;
-        }
-        PyObject *task_context = Py_NewRef(task->context);
-        int rc = fl_call_soon_any(state, loop, wakeup, (PyObject *)fut,
-                                  task_context);
-        Py_DECREF(task_context);
-        Py_DECREF(wakeup);
-        return rc;
-    }
-    return fl_call_soon_any(state, loop, callback, (PyObject *)fut, context);
-}
-
-/* The common end: one of our futures on a plain loop with one callback.  The
-   future itself goes on the ready queue.  1: done.  0: not that case. */
-static int
-future_schedule_itself(fl_state *state, FutureObject *fut)
-{
-    if (fut->callbacks != NULL || fut->context0 == NULL
-        || !fl_is_own_future(state, (PyObject *)fut)
-        || !fl_loop_is_plain(state, fut->loop))
-    {
-        return 0;
-    }
-    LoopObject *loop = (LoopObject *)fut->loop;
-    if (fl_loop_check_closed(loop) < 0) {
-        Py_CLEAR(fut->callback0);
-        Py_CLEAR(fut->context0);
-        return -1;
-    }
-    int adopted = fl_task_adopt(loop, fut->callback0, (PyObject *)fut,
-                                fut->context0);
-    if (adopted != 0) {
-        Py_CLEAR(fut->callback0);
-        Py_CLEAR(fut->context0);
-        return adopted;
-    }
-    return fl_loop_push(loop, Py_NewRef(fut), FL_READY_CALLBACK) < 0 ? -1 : 1;
-}
-
-/* Schedules all callbacks, which the future forgets first: a foreign loop's
-   call_soon may do anything to it.  An error drops the rest, as in asyncio. */
-static int
-future_schedule_callbacks(fl_state *state, FutureObject *fut)
-{
-    if (fut->callback0 == NULL && fut->callbacks == NULL) {
-        return 0;
-    }
-    int itself = future_schedule_itself(state, fut);
-    if (itself != 0) {
-        return itself < 0 ? -1 : 0;
-    }
-    PyObject *callback0 = fut->callback0;
-    PyObject *context0 = fut->context0;
-    PyObject *callbacks = fut->callbacks;
-    if (fut->shared_context0 && context0 != NULL) {
-        /* Handles with a given context keep what is set in it. */
-        context0 = PyContext_Copy(fut->context0);
-        if (context0 == NULL) {
-            return -1;
-        }
-        Py_DECREF(fut->context0);
-        fut->shared_context0 = 0;
-    }
-    fut->callback0 = fut->context0 = fut->callbacks = NULL;
-    PyObject *loop = Py_NewRef(fut->loop);
-    bool plain = fl_loop_is_plain(state, loop);
-    int rc = 0;
-    if (callback0 != NULL) {
-        rc = future_schedule_one(state, loop, plain, callback0, fut,
-                                 context0);
-    }
-    if (callbacks != NULL) {
-        for (Py_ssize_t i = 0; rc == 0 && i < PyList_GET_SIZE(callbacks); i++)
-        {
-            PyObject *pair = PyList_GET_ITEM(callbacks, i);
-            rc = future_schedule_one(state, loop, plain,
-                                     PyTuple_GET_ITEM(pair, 0), fut,
-                                     PyTuple_GET_ITEM(pair, 1));
-        }
-    }
-    Py_XDECREF(callback0);
-    Py_XDECREF(context0);
-    Py_XDECREF(callbacks);
-    Py_DECREF(loop);
-    return rc;
-}
-
-static int
-future_append_callback(FutureObject *fut, PyObject *callback,
-                       PyObject *context)
-{
-    if (fl_future_has_no_callbacks(fut)) {
-        fut->callback0 = Py_NewRef(callback);
-        fut->context0 = Py_NewRef(context);
-        fut->shared_context0 = 0;
-        return 0;
-    }
-    PyObject *pair = PyTuple_Pack(2, callback, context);
-    if (pair == NULL) {
-        return -1;
-    }
-    int rc = 0;
-    if (fut->callbacks == NULL) {
-        fut->callbacks = PyList_New(1);
-        if (fut->callbacks == NULL) {
-            Py_DECREF(pair);
-            return -1;
-        }
-        PyList_SET_ITEM(fut->callbacks, 0, Py_NewRef(pair));
-    }
-    else {
-        rc = PyList_Append(fut->callbacks, pair);
-    }
-    Py_DECREF(pair);
-    return rc;
-}
-
-/* The callback raised: asyncio's report names a handle, made up here. */
-static FL_NOINLINE int
-future_report_callback(LoopObject *loop, PyObject *callback, PyObject *fut,
-                       PyObject *context)
-{
-    PyObject *raised = fl_take_raised();
-    HandleObject *handle =
-        fl_handle_new(loop, callback, &fut, 1, context, false);
-    if (handle == NULL) {
-        Py_DECREF(raised);
-        return -1;
-    }
-    PyObject_GC_Track(handle);  // the exception handler may keep it
-    fl_put_raised(raised);
-    int rc = fl_report_callback((PyObject *)loop, handle);
-    Py_DECREF(handle);
-    return rc;
-}
-
-/* A ready entry's turn: the callback of a future that is done. */
-static int
-future_run_callback(fl_state *state, PyObject *py_loop, PyObject *op)
-{
-    LoopObject *loop = (LoopObject *)py_loop;
-    FutureObject *fut = (FutureObject *)op;
-    PyObject *callback = fut->callback0;
-    PyObject *context = fut->context0;
-    if (callback == NULL || context == NULL) {
-        return 0;  /* __init__ was called again meanwhile */
-    }
-    bool shared = fut->shared_context0;
-    fut->callback0 = fut->context0 = NULL;
-    fut->shared_context0 = 0;
-    PyObject *result;
-    PyObject *vars =
-        shared ? Py_NewRef(((fl_context *)context)->vars) : NULL;
-    if (FL_LIKELY(fl_context_enter(state, context) == 0)) {
-        PyObject *stack[2] = {NULL, op};
-        result = PyObject_Vectorcall(
-            callback, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-        if (FL_UNLIKELY(fl_context_exit(state, context) < 0)) {
-            Py_CLEAR(result);
-        }
-    }
-    else {
-        result = NULL;
-    }
-    int rc = 0;
-    if (FL_UNLIKELY(result == NULL)) {
-        rc = future_report_callback(loop, callback, op, context);
-    }
-    else {
-        Py_DECREF(result);
-    }
-    if (vars != NULL) {
-        if (FL_UNLIKELY(((fl_context *)context)->vars != vars)) {
-            PyObject *raised = fl_take_raised();
-            fl_context_restore(context, vars);
-            if (raised != NULL) {
-                fl_put_raised(raised);
-            }
-        }
-        Py_DECREF(vars);
-    }
-    Py_DECREF(context);
-    Py_DECREF(callback);
-    return rc;
-}
-
-int
-fl_future_add_callback(fl_state *state, FutureObject *fut, PyObject *callback,
-                       PyObject *context)
-{
-    if (fut->state == FL_PENDING) {
-        return future_append_callback(fut, callback, context);
-    }
-    PyObject *loop = Py_NewRef(fut->loop);
-    int rc = future_schedule_one(state, loop, fl_loop_is_plain(state, loop),
-                                 callback, fut, context);
-    Py_DECREF(loop);
-    return rc;
-}
-
-/* Before others see callback0: a waiting task gets the callback object that
-   it did without so far, and a shared context becomes one of its own. */
-static int
-future_show_callback0(fl_state *state, FutureObject *fut)
-{
-    if (fut->callback0 == NULL) {
-        return 0;
-    }
-    if (fut->context0 != NULL) {
-        if (fut->shared_context0) {
-            PyObject *context = PyContext_Copy(fut->context0);
-            if (context == NULL) {
-                return -1;
-            }
-            Py_SETREF(fut->context0, context);
-            fut->shared_context0 = 0;
-        }
-        return 0;
-    }
-    TaskObject *task = (TaskObject *)fut->callback0;
-    PyObject *wakeup = fl_wakeup_new(state, task);
-    if (wakeup == NULL) {
-        return -1;
-    }
-    fut->callback0 = wakeup;
-    fut->context0 = Py_NewRef(task->context);
-    fut->shared_context0 = 0;
-    Py_DECREF(task);
-    return 0;
-}
-
-/* The callbacks as a new list of pairs. */
-static PyObject *
-future_list_callbacks(fl_state *state, FutureObject *fut)
-{
-    if (future_show_callback0(state, fut) < 0) {
-        return NULL;
-    }
-    PyObject *list = PyList_New(0);
-    if (list == NULL) {
-        return NULL;
-    }
-    if (fut->callback0 != NULL) {
-        PyObject *pair = PyTuple_Pack(2, fut->callback0, fut->context0);
-        if (pair == NULL || PyList_Append(list, pair) < 0) {
-            Py_XDECREF(pair);
-            Py_DECREF(list);
-            return NULL;
-        }
-        Py_DECREF(pair);
-    }
-    if (fut->callbacks != NULL) {
-        Py_ssize_t end = PyList_GET_SIZE(list);
-        if (PyList_SetSlice(list, end, end, fut->callbacks) < 0) {
-            Py_DECREF(list);
-            return NULL;
-        }
-    }
-    return list;
-}
-
-/* Takes out one callback, known by identity: the list may have changed since
-   it was looked at.  1 if it was there. */
-static int
-future_drop_callback(FutureObject *fut, PyObject *pair)
-{
-    PyObject *callback = PyTuple_GET_ITEM(pair, 0);
-    PyObject *context = PyTuple_GET_ITEM(pair, 1);
-    if (fut->callback0 == callback && fut->context0 == context) {
-        fut->callback0 = fut->context0 = NULL;
-        Py_DECREF(callback);
-        Py_DECREF(context);
-        return 1;
-    }
-    if (fut->callbacks == NULL) {
-        return 0;
-    }
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(fut->callbacks); i++) {
-        PyObject *other = PyList_GET_ITEM(fut->callbacks, i);
-        if (PyTuple_GET_ITEM(other, 0) != callback
-            || PyTuple_GET_ITEM(other, 1) != context)
-        {
-            continue;
-        }
-        if (PyList_GET_SIZE(fut->callbacks) == 1) {
-            Py_CLEAR(fut->callbacks);
-        }
-        else if (PyList_SetSlice(fut->callbacks, i, i + 1, NULL) < 0) {
-            return -1;
-        }
-        return 1;
     }
     return 0;
 }
@@ -372,7 +44,7 @@ fl_future_set_result(fl_state *state, FutureObject *fut, PyObject *result)
     }
     Py_XSETREF(fut->result, Py_NewRef(result));
     fut->state = FL_FINISHED;
-    return future_schedule_callbacks(state, fut);
+    return fl_callbacks_schedule(state, fut);
 }
 
 /* Exception classes, StopIteration and things that are no exceptions: what
@@ -400,12 +72,12 @@ future_set_odd_exception(fl_state *state, FutureObject *fut, PyObject *exc)
     fut->shared_context0 = shared;
     int rc = 0;
     if (later0 != NULL && later_context0 != NULL) {
-        rc = future_append_callback(fut, later0, later_context0);
+        rc = fl_callbacks_append(fut, later0, later_context0);
     }
     if (rc == 0 && later != NULL) {
         for (Py_ssize_t i = 0; rc == 0 && i < PyList_GET_SIZE(later); i++) {
             PyObject *pair = PyList_GET_ITEM(later, i);
-            rc = future_append_callback(fut, PyTuple_GET_ITEM(pair, 0),
+            rc = fl_callbacks_append(fut, PyTuple_GET_ITEM(pair, 0),
                                         PyTuple_GET_ITEM(pair, 1));
         }
     }
@@ -416,7 +88,7 @@ future_set_odd_exception(fl_state *state, FutureObject *fut, PyObject *exc)
         return -1;
     }
     Py_DECREF(result);
-    return rc < 0 ? -1 : future_schedule_callbacks(state, fut);
+    return rc < 0 ? -1 : fl_callbacks_schedule(state, fut);
 }
 
 int
@@ -434,7 +106,7 @@ fl_future_set_exception(fl_state *state, FutureObject *fut, PyObject *exc)
     Py_XSETREF(fut->exception, Py_NewRef(exc));
     Py_XSETREF(fut->exception_tb, PyException_GetTraceback(exc));
     fut->state = FL_FINISHED;
-    if (future_schedule_callbacks(state, fut) < 0) {
+    if (fl_callbacks_schedule(state, fut) < 0) {
         return -1;
     }
     fut->log_tb = 1;
@@ -450,7 +122,7 @@ fl_future_cancel(fl_state *state, FutureObject *fut, PyObject *msg)
     }
     fut->state = FL_CANCELLED;
     Py_XSETREF(fut->cancel_msg, Py_XNewRef(msg));
-    return future_schedule_callbacks(state, fut) < 0 ? -1 : 1;
+    return fl_callbacks_schedule(state, fut) < 0 ? -1 : 1;
 }
 
 PyObject *
@@ -661,7 +333,7 @@ future_add_callback_now(fl_state *state, FutureObject *fut,
 {
     bool plain = fl_loop_is_plain(state, fut->loop);
     LoopObject *loop = (LoopObject *)fut->loop;
-    if (plain && fut->state == FL_PENDING && fl_future_has_no_callbacks(fut)) {
+    if (plain && fut->state == FL_PENDING && fl_callbacks_none(fut)) {
         PyObject *context = fl_snapshot_take(state, &loop->snapshot);
         if (context == NULL) {
             return NULL;
@@ -675,7 +347,7 @@ future_add_callback_now(fl_state *state, FutureObject *fut,
     if (context == NULL) {
         return NULL;
     }
-    int rc = fl_future_add_callback(state, fut, callback, context);
+    int rc = fl_callbacks_add(state, fut, callback, context);
     Py_DECREF(context);
     if (rc < 0) {
         return NULL;
@@ -709,7 +381,7 @@ future_add_callback_by_keyword(fl_state *state, PyObject *op,
     }
     FutureObject *tried = (FutureObject *)other;
     if (result != NULL && tried->callback0 != NULL
-        && fl_future_add_callback(state, fut, tried->callback0,
+        && fl_callbacks_add(state, fut, tried->callback0,
                                   tried->context0) < 0)
     {
         Py_CLEAR(result);
@@ -740,7 +412,7 @@ fl_future_py_add_done_callback(PyObject *op, PyObject *const *args,
         return future_add_callback_now(state, fut, args[0]);
     }
     Py_INCREF(context);
-    int rc = fl_future_add_callback(state, fut, args[0], context);
+    int rc = fl_callbacks_add(state, fut, args[0], context);
     Py_DECREF(context);
     if (rc < 0) {
         return NULL;
@@ -756,10 +428,10 @@ fl_future_py_remove_done_callback(PyObject *op, PyObject *callback)
     if (future_check_alive(fut) < 0) {
         return NULL;
     }
-    if (fl_future_has_no_callbacks(fut) || fut->state != FL_PENDING) {
+    if (fl_callbacks_none(fut) || fut->state != FL_PENDING) {
         return PyLong_FromLong(0);
     }
-    PyObject *list = future_list_callbacks(state, fut);
+    PyObject *list = fl_callbacks_list(state, fut);
     if (list == NULL) {
         return NULL;
     }
@@ -770,7 +442,7 @@ fl_future_py_remove_done_callback(PyObject *op, PyObject *callback)
            ours alone. */
         int same = PyObject_RichCompareBool(PyTuple_GET_ITEM(pair, 0),
                                             callback, Py_EQ);
-        int dropped = same > 0 ? future_drop_callback(fut, pair) : same;
+        int dropped = same > 0 ? fl_callbacks_drop(fut, pair) : same;
         if (dropped < 0) {
             Py_DECREF(list);
             return NULL;
@@ -789,10 +461,10 @@ fl_future_py_get_callbacks(PyObject *op, void *Py_UNUSED(closure))
     if (future_check_alive(fut) < 0) {
         return NULL;
     }
-    if (fl_future_has_no_callbacks(fut) || fut->state != FL_PENDING) {
+    if (fl_callbacks_none(fut) || fut->state != FL_PENDING) {
         Py_RETURN_NONE;
     }
-    return future_list_callbacks(state, fut);
+    return fl_callbacks_list(state, fut);
 }
 
 PyObject *
@@ -947,7 +619,7 @@ static PyGetSetDef future_getset[] = {
 };
 
 static PyType_Slot future_slots[] = {
-    {Py_tp_doc, "A Future of fastloop: an asyncio.Future whose callbacks go "
+    {Py_tp_doc, "Future(*, loop=None)\n--\n\nA Future of fastloop: an asyncio.Future whose callbacks go "
                 "straight to the loop."},
     {Py_tp_init, future_init},
     {Py_tp_dealloc, future_dealloc},
@@ -978,6 +650,6 @@ fl_future_setup(PyObject *module, fl_state *state)
     }
     fl_drop_inline_values(state->Future_type);
     state->set_result_quickly = future_set_result_quickly;
-    state->run_callback = future_run_callback;
+    state->run_callback = fl_callbacks_run;
     return 0;
 }

@@ -29,17 +29,6 @@ PyObject *fl_future_result(fl_state *state, FutureObject *fut) FL_RAISES;
 PyObject *fl_future_cancelled_error(fl_state *state, FutureObject *fut)
     FL_RAISES;
 
-/* Adds a callback, or schedules it if the future is done.  The arguments are
-   borrowed; context must not be NULL. */
-int fl_future_add_callback(fl_state *state, FutureObject *fut,
-                           PyObject *callback, PyObject *context) FL_RAISES;
-
-static inline bool
-fl_future_has_no_callbacks(const FutureObject *fut)
-{
-    return fut->callback0 == NULL && fut->callbacks == NULL;
-}
-
 /* Clears what a Future shares with a Task; for dealloc, clear and pools. */
 void fl_future_clear_fields(FutureObject *fut);
 int fl_future_visit_fields(FutureObject *fut, visitproc visit, void *arg);
@@ -85,23 +74,5 @@ extern const char fl_future_get_loop_doc[];
     {"_callbacks", fl_future_py_get_callbacks, NULL, NULL, NULL},            \
     {"_asyncio_future_blocking", fl_future_py_get_blocking,                  \
      fl_future_py_set_blocking, NULL, NULL}
-
-/* Whether op is exactly a Future or Task, of ours or of asyncio's. */
-static inline bool
-fl_is_exact_future(fl_state *state, PyObject *op)
-{
-    PyTypeObject *type = Py_TYPE(op);
-    return type == state->Future_type || type == state->Task_type
-           || type == (PyTypeObject *)state->AsyncioFuture
-           || type == (PyTypeObject *)state->AsyncioTask;
-}
-
-/* Whether op is exactly one of ours, whose callbacks C alone touches. */
-static inline bool
-fl_is_own_future(fl_state *state, PyObject *op)
-{
-    return Py_TYPE(op) == state->Future_type
-           || Py_TYPE(op) == state->Task_type;
-}
 
 #endif

@@ -103,6 +103,24 @@ typedef struct {
     PyObject *arg;
 } fl_stock_step;
 
+/* Whether op is exactly a Future or Task, of ours or of asyncio's. */
+static inline bool
+fl_is_exact_future(fl_state *state, PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    return type == state->Future_type || type == state->Task_type
+           || type == (PyTypeObject *)state->AsyncioFuture
+           || type == (PyTypeObject *)state->AsyncioTask;
+}
+
+/* Whether op is exactly one of ours, whose callbacks C alone touches. */
+static inline bool
+fl_is_own_future(fl_state *state, PyObject *op)
+{
+    return Py_TYPE(op) == state->Future_type
+           || Py_TYPE(op) == state->Task_type;
+}
+
 /* Sets layout_ok, stock_step_type, stock_wakeup and running_task_offset. */
 int fl_layout_probe(fl_state *state) FL_RAISES;
 

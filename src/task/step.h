@@ -1,33 +1,20 @@
-/* step.h -- one step of a coroutine, and the ways in which it is scheduled. */
+/* step.h -- one step of a coroutine. */
 #ifndef FL_TASK_STEP_H
 #define FL_TASK_STEP_H
 
-#include "loop/loop.h"
 #include "task/layout.h"
 
-int fl_step_setup(PyObject *module, fl_state *state) FL_RAISES;
+/* Tells the loop how ready entries of the kind FL_READY_STEP are run. */
+void fl_step_setup(fl_state *state);
 
-/* Schedules the next step of a task.  exc: thrown into it; NULL: resume. */
-int fl_task_schedule(fl_state *state, TaskObject *task, PyObject *exc)
+/* A step as the running task of its loop, in the context that is entered
+   already.  Steals exc, which is thrown; NULL: resume.  Runs Python. */
+int fl_step_run(fl_state *state, TaskObject *task, PyObject *exc) FL_RAISES;
+
+/* The step that follows the end of `waiter` (borrowed): its exception is
+   thrown into the coroutine.  Runs Python. */
+int fl_step_wake(fl_state *state, TaskObject *task, PyObject *waiter)
     FL_RAISES;
-
-/* Schedules the step that follows the end of the future that it waits for.
-   The hot half of fl_future_set_result on a plain loop. */
-static inline int
-fl_task_schedule_wakeup(LoopObject *loop, TaskObject *task)
-{
-    return fl_loop_push(loop, Py_NewRef(task), FL_READY_STEP);
-}
-
-/* A callable that wakes the task; what stands in a foreign future's list of
-   callbacks.  It has `__self__`, as asyncio's tools expect. */
-PyObject *fl_wakeup_new(fl_state *state, TaskObject *task) FL_RAISES;
-
-/* If callback is a step or a wake-up, ours or asyncio's, of a task that may
-   be stepped straight from the ready queue, queues that and returns 1.
-   0: it is nothing of the kind.  arg is what it would be called with. */
-int fl_task_adopt(LoopObject *loop, PyObject *callback, PyObject *arg,
-                  PyObject *context) FL_RAISES;
 
 /* The first step, taken inside the constructor (eager start). */
 int fl_task_start_eagerly(fl_state *state, TaskObject *task) FL_RAISES;

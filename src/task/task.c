@@ -4,7 +4,6 @@
    methods, which work on the fields that we share with it. */
 #include "task/task.h"
 
-#include "loop/schedule.h"
 
 /* --- Making ---------------------------------------------------------------*/
 
@@ -357,11 +356,7 @@ static PyObject *
 task_get_context(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     PyObject *context = ((TaskObject *)op)->context;
-    if (context == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "uninitialized Task object");
-        return NULL;
-    }
-    return Py_NewRef(context);
+    return Py_NewRef(context == NULL ? Py_None : context);
 }
 #endif
 
@@ -384,7 +379,11 @@ static PyGetSetDef task_getset[] = {
 };
 
 static PyType_Slot task_slots[] = {
-    {Py_tp_doc, "A Task of fastloop: an asyncio.Task that the loop steps "
+    {Py_tp_doc, "Task(coro, *, loop=None, name=None, context=None, "
+#if FL_PY312
+                "eager_start=False"
+#endif
+                ")\n--\n\nA Task of fastloop: an asyncio.Task that the loop steps "
                 "without a detour."},
     {Py_tp_init, task_init},
     {Py_tp_dealloc, task_dealloc},

@@ -5,6 +5,7 @@
 #include "task/future.h"
 #include "task/registry.h"
 #include "task/step.h"
+#include "task/taskcall.h"
 
 int fl_task_setup(PyObject *module, fl_state *state) FL_RAISES;
 
