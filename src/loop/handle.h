@@ -70,6 +70,12 @@ int fl_handle_run(LoopObject *loop, HandleObject *handle) FL_RAISES;
 /* Cancels; the callback and its arguments are let go.  Runs Python. */
 int fl_handle_cancel(HandleObject *handle) FL_RAISES;
 
+/* Lets the callback and its arguments go.  Runs Python: they may die. */
+void fl_handle_clear_call(HandleObject *handle);
+
+/* Gives the handle a context of its own, before others see or change it. */
+int fl_handle_unshare_context(HandleObject *handle) FL_RAISES;
+
 /* For the loop's own traverse: visits an untracked handle's references. */
 int fl_handle_visit(HandleObject *handle, visitproc visit, void *arg);
 

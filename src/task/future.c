@@ -619,7 +619,8 @@ static PyGetSetDef future_getset[] = {
 };
 
 static PyType_Slot future_slots[] = {
-    {Py_tp_doc, "Future(*, loop=None)\n--\n\nA Future of fastloop: an asyncio.Future whose callbacks go "
+    {Py_tp_doc, "Future(*, loop=None)\n--\n\n"
+                "A Future of fastloop: an asyncio.Future whose callbacks go "
                 "straight to the loop."},
     {Py_tp_init, future_init},
     {Py_tp_dealloc, future_dealloc},

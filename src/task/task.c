@@ -383,7 +383,8 @@ static PyType_Slot task_slots[] = {
 #if FL_PY312
                 "eager_start=False"
 #endif
-                ")\n--\n\nA Task of fastloop: an asyncio.Task that the loop steps "
+                ")\n--\n\n"
+                "A Task of fastloop: an asyncio.Task that the loop steps "
                 "without a detour."},
     {Py_tp_init, task_init},
     {Py_tp_dealloc, task_dealloc},

@@ -141,6 +141,36 @@ def test_thread_gets_through(loop):
     assert sorted(seen)[10] < 0.1
 
 
+def test_thread_gets_the_gil_back(loop):
+    """A thread that was woken by a busy loop goes on soon: no convoy around the loop's polls.
+
+    Python's own switch interval is 5 ms; the loop must not restart it again and again by
+    short releases of the GIL that nobody else can use.
+    """
+    chain = Chain(loop, 3)
+    waits = []
+
+    def work():
+        try:
+            for _ in range(400):
+                event = threading.Event()
+                ran = []
+                loop.call_soon_threadsafe(lambda: (ran.append(time.monotonic()), event.set()))
+                if not event.wait(10):
+                    break
+                waits.append(time.monotonic() - ran[0])
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+    thread = threading.Thread(target=work)
+    thread.start()
+    loop.run_forever()
+    chain.on = False
+    thread.join()
+    spin(loop, 2)
+    assert len(waits) == 400
+    assert max(waits) < 0.15
+
+
 def test_signal_handler_gets_through(loop):
     old = signal.getsignal(signal.SIGUSR1)
     chain = Chain(loop, 3)
