@@ -262,6 +262,7 @@ def test_nested_step_is_refused(log):
             class Recorder(impl.Loop):
                 pass
             handles = []
+            kept = []  # how soon the refused task dies is not the question
             original = loop.call_soon
 
             def call_soon(callback, *args, context=None):
@@ -273,6 +274,7 @@ def test_nested_step_is_refused(log):
             async def main():
                 handles.clear()
                 task = impl.Task(other(), loop=loop)
+                kept.append(task)
                 step = handles[0]
                 step._run()
                 step.cancel()
