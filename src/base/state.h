@@ -183,6 +183,18 @@ int fl_state_traverse(fl_state *state, visitproc visit, void *arg);
 void fl_state_clear(fl_state *state);
 void fl_state_free_pools(fl_state *state);
 
+/* Gives memory back that the pools have too much of. */
+static inline void
+fl_state_trim_pools(fl_state *state)
+{
+    fl_pool_trim(&state->handles);
+    fl_pool_trim(&state->timers);
+    fl_pool_trim(&state->futures);
+    fl_pool_trim(&state->future_iters);
+    fl_pool_trim(&state->tasks);
+    fl_pool_trim(&state->wakeups);
+}
+
 /* Makes a type of the module from its spec and adds it under its own name.
    base may be NULL (object). */
 PyTypeObject *fl_add_type(PyObject *module, PyType_Spec *spec,

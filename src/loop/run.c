@@ -103,6 +103,9 @@ run_poll(LoopObject *loop)
             return -1;
         }
     }
+    if (timeout != 0) {
+        fl_state_trim_pools(loop->state);
+    }
     fl_event events[FL_POLLER_BATCH];
     bool woken;
     int count;
