@@ -48,10 +48,10 @@ class FutureIter(Generator[Any, None, _T_co]):
 
 # --- task/future.c, task/task.c: asyncio's own where this Python lays them out differently (native_tasks is 0)
 
-# Never: the module does not tell that a constructor or a step takes nothing by position.
+# Never: the module does not tell that a step takes nothing by position.
 
 class Future(asyncio.Future[_T]):
-    def __init__(self, *args: Never, loop: asyncio.AbstractEventLoop | None = None) -> None: ...
+    def __init__(self, *, loop: asyncio.AbstractEventLoop | None = None) -> None: ...
 
 # Covariant in its result, as asyncio.Task is for type checkers: a Task's set_result() only raises.
 class Task(asyncio.Task[_T_co], Future[_T_co]): ...  # type: ignore[type-var]
