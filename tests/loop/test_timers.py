@@ -53,15 +53,17 @@ def test_timers_are_never_early(loop):
 
 
 @pytest.mark.parametrize("delay", [1e-3, 0.0015, 0.0031, 0.01])
-def test_timers_are_punctual(loop, delay):
+def test_timers_are_punctual(impl, loop, delay):
     """The best of some trials is late by less than a millisecond: no rounding up."""
+    if not impl.is_fastloop:
+        pytest.skip("asyncio rounds up to the next millisecond")
     late = []
     for _ in range(8):
         start = loop.time()
         loop.call_later(delay, lambda start=start: (
             late.append(loop.time() - start - delay), loop.stop()))
         loop.run_forever()
-    assert min(late) < 0.0011
+    assert min(late) < 0.0009
 
 
 def test_equal_deadlines_run_in_order_of_creation(impl):
