@@ -483,6 +483,10 @@ probe_open(fl_probe *probe)
 static void
 probe_close(fl_probe *probe)
 {
+    if (probe->loop != NULL) {
+        /* The way back to the tasks, which the collector does not see. */
+        Py_CLEAR(((ProbeLoop *)probe->loop)->called);
+    }
     Py_XDECREF(probe->task);
     Py_XDECREF(probe->second);
     Py_XDECREF(probe->future);

@@ -126,11 +126,16 @@ ATTACKS = {
     """,
     "call_soon that starts the future anew": """
         class EvilLoop(BaseLoop):
+            busy = False
             def call_soon(self, callback, *args, context=None):
+                if self.busy:
+                    return
+                self.busy = True
                 attempt(fut.__init__, loop=self)
                 for _ in range(50):
                     attempt(fut.add_done_callback, print)
                 gc.collect()
+                self.busy = False
         loop = EvilLoop()
         for count in (1, 2, 3, 10):
             fut = Future(loop=loop)
