@@ -31,6 +31,7 @@ fl_pool_take(fl_pool *pool)
     return pool->count > 0 ? pool->objects[--pool->count] : NULL;
 }
 
+#ifndef FL_DEBUG
 /* Room for more.  False: the pool is as large as it gets. */
 static FL_NOINLINE bool
 fl_pool_grow(fl_pool *pool)
@@ -48,6 +49,7 @@ fl_pool_grow(fl_pool *pool)
     pool->capacity = capacity;
     return true;
 }
+#endif
 
 /* Whether the pool took the memory; otherwise the caller frees it. */
 static inline bool
