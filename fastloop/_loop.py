@@ -11,7 +11,6 @@ import weakref
 from asyncio import events
 from asyncio.base_events import BaseEventLoop
 from asyncio.log import logger
-from logging import DEBUG
 
 from . import _by_keyword, _core
 from ._signals import SignalMixin
