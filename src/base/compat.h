@@ -93,7 +93,7 @@ fl_has_weakrefs(PyObject *op)
 static inline void
 fl_drop_inline_values(PyTypeObject *type)
 {
-#if FL_PY313
+#if FL_PY313 && !defined(Py_DEBUG)  /* debug interpreters insist on it */
     type->tp_flags &= ~(unsigned long)Py_TPFLAGS_INLINE_VALUES;
 #else
     (void)type;

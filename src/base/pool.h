@@ -5,12 +5,16 @@
    burst of 60,000 call_soon takes half the time (benchmarks/
    `call_soon_burst`).  A pool grows as far as the program needs, within
    FL_POOL_LIMIT, and shrinks again whenever the loop has nothing to do
-   (fl_pool_trim).  In debug builds the pools are off, so that sanitizers see
-   every free. */
+   (fl_pool_trim).  In debug builds, of fastloop or of Python, the pools are
+   off, so that sanitizers and reference counters see every free. */
 #ifndef FL_BASE_POOL_H
 #define FL_BASE_POOL_H
 
 #include "base/base.h"
+
+#if defined(FL_DEBUG) || defined(Py_DEBUG)
+#define FL_NO_POOLS 1
+#endif
 
 #define FL_POOL_LIMIT 131072
 
@@ -31,7 +35,7 @@ fl_pool_take(fl_pool *pool)
     return pool->count > 0 ? pool->objects[--pool->count] : NULL;
 }
 
-#ifndef FL_DEBUG
+#ifndef FL_NO_POOLS
 /* Room for more.  False: the pool is as large as it gets. */
 static FL_NOINLINE bool
 fl_pool_grow(fl_pool *pool)
@@ -55,7 +59,7 @@ fl_pool_grow(fl_pool *pool)
 static inline bool
 fl_pool_put(fl_pool *pool, PyObject *op)
 {
-#ifdef FL_DEBUG
+#ifdef FL_NO_POOLS
     (void)pool;
     (void)op;
     return false;

@@ -112,9 +112,11 @@ typedef struct {
 #define FL_POLL_PERIOD_NS   100000
 #define FL_POLL_CLOCK_EVERY 8
 
-/* The interpreter's own switch interval: a loop that runs nothing but C gives
-   the GIL away as often as Python code would. */
-#define FL_RELEASE_PERIOD_NS 5000000
+/* How often a busy loop gives the GIL away.  More than twice the interpreter's
+   switch interval (5 ms): a thread that waits must be able to run into that
+   and ask, for only then does giving away wait until it has taken.  Shorter,
+   and each release would wake the thread just too late, for ever. */
+#define FL_RELEASE_PERIOD_NS 12000000
 
 /* Callbacks of one iteration between two looks at signals and the GIL. */
 #define FL_BREATHE_EVERY 256

@@ -308,6 +308,22 @@ future_dealloc(PyObject *op)
     FL_TRASHCAN_END
 }
 
+/* Future(...): memory from the pool, as where C makes one. */
+static PyObject *
+future_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
+           PyObject *Py_UNUSED(kwargs))
+{
+    if (type->tp_dealloc == future_dealloc) {
+        PyObject *op = fl_pool_take(&fl_type_state(type)->futures);
+        if (op != NULL) {
+            fl_revive(op, type);
+            PyObject_GC_Track(op);
+            return op;
+        }
+    }
+    return type->tp_alloc(type, 0);
+}
+
 static int
 future_init(PyObject *op, PyObject *args, PyObject *kwargs)
 {
@@ -622,6 +638,7 @@ static PyType_Slot future_slots[] = {
     {Py_tp_doc, "Future(*, loop=None)\n--\n\n"
                 "A Future of fastloop: an asyncio.Future whose callbacks go "
                 "straight to the loop."},
+    {Py_tp_new, future_new},
     {Py_tp_init, future_init},
     {Py_tp_dealloc, future_dealloc},
     {Py_tp_traverse, future_traverse},

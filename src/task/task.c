@@ -5,6 +5,8 @@
 #include "task/task.h"
 
 
+static void task_dealloc(PyObject *op);
+
 /* --- Making ---------------------------------------------------------------*/
 
 static int
@@ -154,6 +156,22 @@ task_init_future(fl_state *state, PyObject *op, PyObject *loop)
     Py_XDECREF(args);
     Py_XDECREF(kwargs);
     return rc;
+}
+
+/* Task(...): memory from the pool, as where C makes one. */
+static PyObject *
+task_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
+         PyObject *Py_UNUSED(kwargs))
+{
+    if (type->tp_dealloc == task_dealloc) {
+        PyObject *op = fl_pool_take(&fl_type_state(type)->tasks);
+        if (op != NULL) {
+            fl_revive(op, type);
+            PyObject_GC_Track(op);
+            return op;
+        }
+    }
+    return type->tp_alloc(type, 0);
 }
 
 static int
@@ -386,6 +404,7 @@ static PyType_Slot task_slots[] = {
                 ")\n--\n\n"
                 "A Task of fastloop: an asyncio.Task that the loop steps "
                 "without a detour."},
+    {Py_tp_new, task_new},
     {Py_tp_init, task_init},
     {Py_tp_dealloc, task_dealloc},
     {Py_tp_finalize, task_finalize},
