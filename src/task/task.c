@@ -295,6 +295,9 @@ task_dealloc(PyObject *op)
     task->future.log_tb = 0;
     task->future.blocking = 0;
     task->future.shared_context0 = 0;
+    FL_TASK_MUST_CANCEL(task) = 0;
+    FL_TASK_LOG_DESTROY_PENDING(task) = 0;
+    task->cancel_requests = 0;
     fl_state *state = exact ? fl_type_state(type) : NULL;
     if (state == NULL || state->Task_type != type
         || PyObject_GC_IsFinalized(op) || !fl_pool_put(&state->tasks, op))

@@ -106,7 +106,7 @@ def callback_errors(s):
 @scenario
 def call_errors(s):
     for method in ("call_soon", "call_later", "call_at", "call_soon_threadsafe", "add_reader",
-                   "run_in_executor", "create_task", "set_task_factory", "add_signal_handler",
+                   "create_task", "set_task_factory", "add_signal_handler",
                    "set_exception_handler", "remove_reader"):
         swallow(getattr(s.loop, method))
         swallow(getattr(s.loop, method), None)

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 RUN = os.path.join(HERE, "run.py")
 
@@ -30,6 +32,8 @@ sys.exit(run.main(["--runs", "60"]))
 """
 
 
+@pytest.mark.skipif(os.environ.get("PYTHONMALLOC") == "malloc",
+                    reason="Python counts blocks only where its own allocator makes them")
 def test_a_planted_leak_is_found():
     for body in ("kept.append(object())", "kept.append(s.loop.create_future())",
                  "kept.append(os.dup(0))", "kept.append(bytes(5000))"):
