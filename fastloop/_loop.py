@@ -154,4 +154,6 @@ class Loop(_core.Loop, SignalMixin):
             del task  # a failed eager task must not be kept by its own traceback
 
 
+Loop._create_task_slowly.__qualname__ = "BaseEventLoop.create_task"  # the name that its TypeErrors show
+
 _core._set_final_loop(Loop)

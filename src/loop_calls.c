@@ -107,6 +107,16 @@ fl_loop_py_call_soon(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
             Py_RETURN_NONE;
         }
     }
+    if (FL_UNLIKELY(context == NULL && nargs == 2
+                    && fl_task_is_waiter(loop->state, args[0], args[1])))
+    {
+        /* asyncio.Future.set_result(future_of_ours, ...), unbound: asyncio's
+           code finds the waiting task where it keeps callbacks. */
+        if (fl_task_schedule_wakeup(loop, (TaskObject *)args[0]) < 0) {
+            return NULL;
+        }
+        Py_RETURN_NONE;
+    }
     return (PyObject *)fl_call_soon(loop, args[0], args + 1, nargs - 1,
                                     context, false);
 }

@@ -32,6 +32,19 @@ fl_snapshot_clear(fl_snapshot *snapshot)
     Py_CLEAR(snapshot->vars);
 }
 
+PyObject *
+fl_context_copy_shared(const fl_shared_run *runs, PyObject *context)
+{
+    PyObject *own = PyContext_Copy(context);
+    for (; own != NULL && runs != NULL; runs = runs->outer) {
+        if (runs->context == context) {
+            fl_context_restore(own, runs->vars);
+            break;
+        }
+    }
+    return own;
+}
+
 /* Looks at a context before and after a change, from outside and inside.
    1: the struct is as we think.  0: it is not.  -1: error. */
 static int

@@ -42,6 +42,19 @@ fl_contexts_are_watched(fl_state *state, PyThreadState *ts)
 #endif
 }
 
+/* A callback that runs in a shared context right now, and the map that the
+   context had before.  On the C stack of whoever runs it. */
+typedef struct fl_shared_run {
+    PyObject *context;
+    PyObject *vars;
+    struct fl_shared_run *outer;
+} fl_shared_run;
+
+/* A context of one's own, equal to what the shared one was when it was handed
+   out: what a callback that runs in it has set meanwhile is left out. */
+PyObject *fl_context_copy_shared(const fl_shared_run *runs, PyObject *context)
+    FL_RAISES;
+
 /* Sets state->context_ok. */
 int fl_context_probe(fl_state *state) FL_RAISES;
 

@@ -132,6 +132,7 @@ typedef struct fl_state {
     /* Hooks upward: how the upper layers run their ready entries. */
     int (*run_step)(struct fl_state *state, PyObject *loop, PyObject *task);
     int (*run_callback)(struct fl_state *state, PyObject *loop, PyObject *fut);
+    void (*forget_callback)(PyObject *fut);
     int (*run_job)(struct fl_state *state, PyObject *loop, PyObject *job);
     /* 1 when it completed the future in C, 0 when the call must be made. */
     int (*set_result_quickly)(struct fl_state *state, PyObject *loop,

@@ -178,7 +178,12 @@ fl_handle_unshare_context(HandleObject *handle)
     if (!handle->shared_context || handle->context == NULL) {
         return 0;
     }
-    PyObject *own = PyContext_Copy(handle->context);
+    fl_state *state = fl_type_state(Py_TYPE(handle));
+    const fl_shared_run *runs =
+        fl_loop_check(state, handle->loop)
+            ? ((LoopObject *)handle->loop)->shared_runs
+            : NULL;
+    PyObject *own = fl_context_copy_shared(runs, handle->context);
     if (own == NULL) {
         return -1;
     }
@@ -211,8 +216,9 @@ handle_take_context(HandleObject *handle, PyObject *shared, PyObject *vars)
 
 /* As handle_call, in the handle's context. */
 static PyObject *
-handle_call_in_context(fl_state *state, HandleObject *handle)
+handle_call_in_context(LoopObject *loop, HandleObject *handle)
 {
+    fl_state *state = loop->state;
     PyObject *context = handle->context;
     PyObject *vars = NULL;
     if (FL_UNLIKELY(context == NULL)) {
@@ -255,6 +261,9 @@ handle_call_in_context(fl_state *state, HandleObject *handle)
     else {
         Py_INCREF(context);
     }
+    fl_shared_run run = {vars == NULL ? NULL : context, vars,
+                         loop->shared_runs};
+    loop->shared_runs = &run;
     PyObject *result = NULL;
     if (FL_LIKELY(fl_context_enter(state, context) == 0)) {
         result = handle_call(handle);
@@ -262,6 +271,7 @@ handle_call_in_context(fl_state *state, HandleObject *handle)
             Py_CLEAR(result);
         }
     }
+    loop->shared_runs = run.outer;
     if (vars != NULL) {
         if (FL_UNLIKELY(((fl_context *)context)->vars != vars)
             && handle_take_context(handle, context, vars) < 0)
@@ -323,7 +333,7 @@ fl_handle_run(LoopObject *loop, HandleObject *handle)
     }
     bool was_running = handle->running;
     handle->running = true;
-    PyObject *result = handle_call_in_context(state, handle);
+    PyObject *result = handle_call_in_context(loop, handle);
     handle->running = was_running;
     if (FL_UNLIKELY(handle->extra[0] != NULL)
         && Py_TYPE(handle) == state->ThreadHandle_type)

@@ -246,6 +246,7 @@ handle_dealloc(PyObject *op)
     HandleObject *handle = (HandleObject *)op;
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
+    FL_TRASHCAN_BEGIN(op, handle_dealloc)
     if (FL_UNLIKELY(fl_has_weakrefs(op))) {
         PyObject_ClearWeakRefs(op);
     }
@@ -264,6 +265,7 @@ handle_dealloc(PyObject *op)
     }
     Py_DECREF(type);
     Py_XDECREF(loop);
+    FL_TRASHCAN_END
 }
 
 static PyMethodDef handle_methods[] = {

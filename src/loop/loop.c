@@ -33,8 +33,11 @@ loop_entry_object(uintptr_t entry)
 /* Drops the loop's reference to an entry; a handle that others keep comes
    under the collector's eyes. */
 static void
-loop_let_go(LoopObject *loop, PyObject *op)
+loop_let_go(LoopObject *loop, PyObject *op, fl_ready_kind kind)
 {
+    if (kind == FL_READY_CALLBACK) {
+        loop->state->forget_callback(op);
+    }
     if (fl_handle_check(loop->state, op)) {
         fl_handle_let_go((HandleObject *)op);
     }
@@ -50,7 +53,9 @@ fl_loop_release(LoopObject *loop)
 {
     fl_poller_close(&loop->poller);
     while (fl_ring_count(&loop->ready) > 0) {
-        loop_let_go(loop, loop_entry_object(fl_ring_pop(&loop->ready)));
+        uintptr_t entry = fl_ring_pop(&loop->ready);
+        loop_let_go(loop, loop_entry_object(entry),
+                    (fl_ready_kind)(entry & FL_READY_MASK));
     }
     for (;;) {
         fl_heap_node *first = fl_heap_first(&loop->timers);
@@ -59,7 +64,7 @@ fl_loop_release(LoopObject *loop)
         }
         PyObject *timer = first->item;
         (void)fl_heap_take_top(&loop->timers);
-        loop_let_go(loop, timer);
+        loop_let_go(loop, timer, FL_READY_HANDLE);
     }
     fl_watches_clear(loop);
     fl_snapshot_clear(&loop->snapshot);

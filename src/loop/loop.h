@@ -61,6 +61,7 @@ typedef struct {
     size_t watch_count;   /* length of the array */
     fl_poller poller;
     fl_snapshot snapshot;
+    fl_shared_run *shared_runs;  /* innermost first */
 
     /* Life. */
     bool closed;

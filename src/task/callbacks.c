@@ -6,6 +6,25 @@
 #include "loop/schedule.h"
 #include "task/taskcall.h"
 
+/* context0, which the loop shares, as a context of the callback's own. */
+static PyObject *
+callbacks_copy_context(fl_state *state, FutureObject *fut)
+{
+    const fl_shared_run *runs =
+        fl_loop_check(state, fut->loop)
+            ? ((LoopObject *)fut->loop)->shared_runs
+            : NULL;
+    return fl_context_copy_shared(runs, fut->context0);
+}
+
+void
+fl_callbacks_forget(PyObject *op)
+{
+    FutureObject *fut = (FutureObject *)op;
+    Py_CLEAR(fut->callback0);
+    Py_CLEAR(fut->context0);
+}
+
 /* loop.call_soon(callback, fut, context=context).  context NULL: callback is
    a task that waits for fut. */
 static int
@@ -91,7 +110,7 @@ fl_callbacks_schedule(fl_state *state, FutureObject *fut)
     PyObject *callbacks = fut->callbacks;
     if (fut->shared_context0 && context0 != NULL) {
         /* Handles with a given context keep what is set in it. */
-        context0 = PyContext_Copy(fut->context0);
+        context0 = callbacks_copy_context(state, fut);
         if (context0 == NULL) {
             return -1;
         }
@@ -162,7 +181,7 @@ callbacks_show_first(fl_state *state, FutureObject *fut)
     }
     if (fut->context0 != NULL) {
         if (fut->shared_context0) {
-            PyObject *context = PyContext_Copy(fut->context0);
+            PyObject *context = callbacks_copy_context(state, fut);
             if (context == NULL) {
                 return -1;
             }
@@ -230,6 +249,8 @@ fl_callbacks_run(fl_state *state, PyObject *py_loop, PyObject *op)
     PyObject *result;
     PyObject *vars =
         shared ? Py_NewRef(((fl_context *)context)->vars) : NULL;
+    fl_shared_run run = {shared ? context : NULL, vars, loop->shared_runs};
+    loop->shared_runs = &run;
     if (FL_LIKELY(fl_context_enter(state, context) == 0)) {
         PyObject *stack[2] = {NULL, op};
         result = PyObject_Vectorcall(
@@ -241,6 +262,7 @@ fl_callbacks_run(fl_state *state, PyObject *py_loop, PyObject *op)
     else {
         result = NULL;
     }
+    loop->shared_runs = run.outer;
     int rc = 0;
     if (FL_UNLIKELY(result == NULL)) {
         rc = callbacks_report(loop, callback, op, context, shared);

@@ -36,6 +36,9 @@ PyObject *fl_callbacks_list(fl_state *state, FutureObject *fut) FL_RAISES;
    there. */
 int fl_callbacks_drop(FutureObject *fut, PyObject *pair) FL_RAISES;
 
+/* What the loop does with such an entry when it is closed. */
+void fl_callbacks_forget(PyObject *op);
+
 /* How the loop runs a ready entry of the kind FL_READY_CALLBACK. */
 int fl_callbacks_run(fl_state *state, PyObject *loop, PyObject *op) FL_RAISES;
 

@@ -65,6 +65,12 @@ future_set_odd_exception(fl_state *state, FutureObject *fut, PyObject *exc)
        have added some, stand behind the old ones. */
     PyObject *later0 = fut->callback0;
     PyObject *later_context0 = fut->context0;
+    if (later_context0 != NULL && fut->shared_context0) {
+        PyObject *own = PyContext_Copy(later_context0);
+        if (own != NULL) {
+            Py_SETREF(later_context0, own);
+        }
+    }
     PyObject *later = fut->callbacks;
     fut->callback0 = callback0;
     fut->context0 = context0;
@@ -350,14 +356,23 @@ future_add_callback_now(fl_state *state, FutureObject *fut,
     bool plain = fl_loop_is_plain(state, fut->loop);
     LoopObject *loop = (LoopObject *)fut->loop;
     if (plain && fut->state == FL_PENDING && fl_callbacks_none(fut)) {
+        /* Runs Python: the values of an older snapshot may die. */
+        Py_INCREF(loop);
         PyObject *context = fl_snapshot_take(state, &loop->snapshot);
+        bool same_loop = fut->loop == (PyObject *)loop;
+        Py_DECREF(loop);
         if (context == NULL) {
             return NULL;
         }
-        fut->callback0 = Py_NewRef(callback);
-        fut->context0 = context;
-        fut->shared_context0 = state->context_ok;
-        Py_RETURN_NONE;
+        if (FL_LIKELY(same_loop && fut->state == FL_PENDING
+                      && fl_callbacks_none(fut)))
+        {
+            fut->callback0 = Py_NewRef(callback);
+            fut->context0 = context;
+            fut->shared_context0 = state->context_ok;
+            Py_RETURN_NONE;
+        }
+        Py_DECREF(context);
     }
     PyObject *context = PyContext_CopyCurrent();
     if (context == NULL) {
@@ -458,7 +473,9 @@ fl_future_py_remove_done_callback(PyObject *op, PyObject *callback)
            ours alone. */
         int same = PyObject_RichCompareBool(PyTuple_GET_ITEM(pair, 0),
                                             callback, Py_EQ);
-        int dropped = same > 0 ? fl_callbacks_drop(fut, pair) : same;
+        int dropped = same > 0 && fut->state == FL_PENDING
+                          ? fl_callbacks_drop(fut, pair)
+                          : (same < 0 ? -1 : 0);
         if (dropped < 0) {
             Py_DECREF(list);
             return NULL;
@@ -669,5 +686,6 @@ fl_future_setup(PyObject *module, fl_state *state)
     fl_drop_inline_values(state->Future_type);
     state->set_result_quickly = future_set_result_quickly;
     state->run_callback = fl_callbacks_run;
+    state->forget_callback = fl_callbacks_forget;
     return 0;
 }

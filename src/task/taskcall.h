@@ -19,6 +19,15 @@ fl_task_schedule_wakeup(LoopObject *loop, TaskObject *task)
     return fl_loop_push(loop, Py_NewRef(task), FL_READY_STEP);
 }
 
+/* Whether op is a task that waits for fut. */
+static inline bool
+fl_task_is_waiter(fl_state *state, PyObject *op, PyObject *fut)
+{
+    return (Py_TYPE(op) == state->Task_type
+            || Py_TYPE(op) == (PyTypeObject *)state->AsyncioTask)
+           && state->layout_ok && ((TaskObject *)op)->fut_waiter == fut;
+}
+
 /* A callable that steps the task, throwing exc if there is one. */
 PyObject *fl_step_call_new(fl_state *state, TaskObject *task, PyObject *exc)
     FL_RAISES;

@@ -18,9 +18,6 @@ OMIT = "omit"
 Entry = namedtuple("Entry", "part test versions action reason")
 
 ENTRIES = [Entry(*fields) for fields in (
-    ("loop", "test_events.EPollEventLoopTests.test_internal_fds",
-     "all", FAILS, "expects `_csock` and `_ssock`, the ends of asyncio's self-pipe, to be None "
-                   "after close(); ours has one end, made on first use, and refuses then"),
     ("loop", "test_unix_events.SelectorEventLoopSignalTests.test_close_on_finalizing",
      "all", FAILS, "replaces `sys` in asyncio.unix_events by one that is finalizing; our close() "
                    "asks the real one"),

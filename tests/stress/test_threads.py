@@ -121,7 +121,8 @@ def test_executor_under_load_with_cancellations(impl):
         return done, cancelled
     done, cancelled = impl.run(main())
     assert done + cancelled == 600
-    assert cancelled == 200
+    # asyncio lets a result through now and then that came just before the cancellation.
+    assert cancelled == 200 if impl.is_fastloop else 190 < cancelled <= 200
 
 
 @pytest.mark.hang(60)
