@@ -91,7 +91,7 @@ run_arm_signals(LoopObject *loop)
 static int
 run_poll(LoopObject *loop)
 {
-    if (fl_loop_check_fork(loop) < 0) {
+    if (fl_loop_check_closed(loop) < 0 || fl_loop_check_fork(loop) < 0) {
         return -1;
     }
     int64_t timeout;
