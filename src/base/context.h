@@ -80,12 +80,12 @@ fl_snapshot_take(fl_state *state, fl_snapshot *snapshot)
 
 /* PyContext_Enter and PyContext_Exit, written out: every step and callback
    goes through both, and a call costs as much as the rest of the entry
-   (benchmarks/ `sleep0_100tasks`).  Anything unusual is left to CPython. */
+   (benchmarks/ `sleep0_100tasks`).  Anything unusual is left to CPython.  ts is
+   the calling thread's state: asking for it four times a step costs too. */
 static inline int
-fl_context_enter(fl_state *state, PyObject *context)
+fl_context_enter(fl_state *state, PyThreadState *ts, PyObject *context)
 {
     fl_context *ctx = (fl_context *)context;
-    PyThreadState *ts = PyThreadState_Get();
     if (FL_UNLIKELY(!state->context_ok || !PyContext_CheckExact(context)
                     || ctx->entered || fl_contexts_are_watched(state, ts)))
     {
@@ -99,10 +99,9 @@ fl_context_enter(fl_state *state, PyObject *context)
 }
 
 static inline int
-fl_context_exit(fl_state *state, PyObject *context)
+fl_context_exit(fl_state *state, PyThreadState *ts, PyObject *context)
 {
     fl_context *ctx = (fl_context *)context;
-    PyThreadState *ts = PyThreadState_Get();
     if (FL_UNLIKELY(!state->context_ok || !ctx->entered
                     || ts->context != context
                     || fl_contexts_are_watched(state, ts)))

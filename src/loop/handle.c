@@ -264,10 +264,11 @@ handle_call_in_context(LoopObject *loop, HandleObject *handle)
     fl_shared_run run = {vars == NULL ? NULL : context, vars,
                          loop->shared_runs};
     loop->shared_runs = &run;
+    PyThreadState *ts = PyThreadState_Get();
     PyObject *result = NULL;
-    if (FL_LIKELY(fl_context_enter(state, context) == 0)) {
+    if (FL_LIKELY(fl_context_enter(state, ts, context) == 0)) {
         result = handle_call(handle);
-        if (FL_UNLIKELY(fl_context_exit(state, context) < 0)) {
+        if (FL_UNLIKELY(fl_context_exit(state, ts, context) < 0)) {
             Py_CLEAR(result);
         }
     }

@@ -251,11 +251,12 @@ fl_callbacks_run(fl_state *state, PyObject *py_loop, PyObject *op)
         shared ? Py_NewRef(((fl_context *)context)->vars) : NULL;
     fl_shared_run run = {shared ? context : NULL, vars, loop->shared_runs};
     loop->shared_runs = &run;
-    if (FL_LIKELY(fl_context_enter(state, context) == 0)) {
+    PyThreadState *ts = PyThreadState_Get();
+    if (FL_LIKELY(fl_context_enter(state, ts, context) == 0)) {
         PyObject *stack[2] = {NULL, op};
         result = PyObject_Vectorcall(
             callback, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-        if (FL_UNLIKELY(fl_context_exit(state, context) < 0)) {
+        if (FL_UNLIKELY(fl_context_exit(state, ts, context) < 0)) {
             Py_CLEAR(result);
         }
     }

@@ -11,14 +11,15 @@
 int fl_registry_call(PyObject *function, PyObject *loop, PyObject *task)
     FL_RAISES;
 
-/* `task` is now the running one of `loop`; there was none. */
+/* `task` is now the running one of `loop`; there was none.  ts is the calling
+   thread's state. */
 static inline int
-fl_enter_task(fl_state *state, PyObject *loop, PyObject *task)
+fl_enter_task(fl_state *state, PyThreadState *ts, PyObject *loop,
+              PyObject *task)
 {
 #if FL_PY314
     if (FL_LIKELY(state->running_task_offset != 0)) {
-        PyObject **slot = (PyObject **)((char *)PyThreadState_Get()
-                                        + state->running_task_offset);
+        PyObject **slot = (PyObject **)((char *)ts + state->running_task_offset);
         /* slot[-1] is the thread's running loop. */
         if (FL_LIKELY(*slot == NULL && slot[-1] == loop)) {
             *slot = Py_NewRef(task);
@@ -26,6 +27,7 @@ fl_enter_task(fl_state *state, PyObject *loop, PyObject *task)
         }
     }
 #else
+    (void)ts;
     if (FL_LIKELY(state->current_tasks != NULL
                   && PyDict_CheckExact(state->current_tasks)))
     {
@@ -43,12 +45,12 @@ fl_enter_task(fl_state *state, PyObject *loop, PyObject *task)
 }
 
 static inline int
-fl_leave_task(fl_state *state, PyObject *loop, PyObject *task)
+fl_leave_task(fl_state *state, PyThreadState *ts, PyObject *loop,
+              PyObject *task)
 {
 #if FL_PY314
     if (FL_LIKELY(state->running_task_offset != 0)) {
-        PyObject **slot = (PyObject **)((char *)PyThreadState_Get()
-                                        + state->running_task_offset);
+        PyObject **slot = (PyObject **)((char *)ts + state->running_task_offset);
         if (FL_LIKELY(*slot == task && slot[-1] == loop)) {
             *slot = NULL;
             Py_DECREF(task);
@@ -56,6 +58,7 @@ fl_leave_task(fl_state *state, PyObject *loop, PyObject *task)
         }
     }
 #else
+    (void)ts;
     if (FL_LIKELY(state->current_tasks != NULL
                   && PyDict_CheckExact(state->current_tasks)))
     {

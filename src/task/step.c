@@ -387,7 +387,7 @@ step_resume(fl_state *state, TaskObject *task, PyObject *exc)
 /* A step as the running task of its loop.  The context is entered already.
    Steals exc. */
 static int
-step_run(fl_state *state, TaskObject *task, PyObject *exc)
+step_run(fl_state *state, PyThreadState *ts, TaskObject *task, PyObject *exc)
 {
     PyObject *loop = task->future.loop;
     if (FL_UNLIKELY(loop == NULL)) {
@@ -397,7 +397,7 @@ step_run(fl_state *state, TaskObject *task, PyObject *exc)
         return -1;
     }
     Py_INCREF(loop);
-    int rc = fl_enter_task(state, loop, (PyObject *)task);
+    int rc = fl_enter_task(state, ts, loop, (PyObject *)task);
     if (FL_UNLIKELY(rc < 0)) {
         Py_XDECREF(exc);
         Py_DECREF(loop);
@@ -405,11 +405,11 @@ step_run(fl_state *state, TaskObject *task, PyObject *exc)
     }
     rc = step_resume(state, task, exc);
     if (FL_LIKELY(rc == 0)) {
-        rc = fl_leave_task(state, loop, (PyObject *)task);
+        rc = fl_leave_task(state, ts, loop, (PyObject *)task);
     }
     else {
         PyObject *raised = fl_take_raised();
-        if (fl_leave_task(state, loop, (PyObject *)task) < 0) {
+        if (fl_leave_task(state, ts, loop, (PyObject *)task) < 0) {
             PyErr_Clear();
         }
         fl_put_raised(raised);
@@ -460,7 +460,8 @@ step_collect(fl_state *state, TaskObject *task, PyObject *waiter,
 
 /* The task goes on because `waiter` (borrowed; NULL: nothing) is done. */
 static int
-step_wake(fl_state *state, TaskObject *task, PyObject *waiter)
+step_wake(fl_state *state, PyThreadState *ts, TaskObject *task,
+          PyObject *waiter)
 {
     PyObject *exc = NULL;
     if (waiter != NULL) {
@@ -472,7 +473,7 @@ step_wake(fl_state *state, TaskObject *task, PyObject *waiter)
             return -1;
         }
     }
-    return step_run(state, task, exc);
+    return step_run(state, ts, task, exc);
 }
 
 /* A step failed outside the coroutine; asyncio would name its callback. */
@@ -496,13 +497,14 @@ __attribute__((flatten)) static int
 step_run_entry(fl_state *state, PyObject *loop, PyObject *op)
 {
     TaskObject *task = (TaskObject *)op;
+    PyThreadState *ts = PyThreadState_Get();
     PyObject *context = Py_XNewRef(task->context);
     int rc;
     if (FL_LIKELY(context != NULL && PyContext_CheckExact(context))) {
-        rc = fl_context_enter(state, context);
+        rc = fl_context_enter(state, ts, context);
         if (FL_LIKELY(rc == 0)) {
-            rc = step_wake(state, task, task->fut_waiter);
-            if (FL_UNLIKELY(fl_context_exit(state, context) < 0)) {
+            rc = step_wake(state, ts, task, task->fut_waiter);
+            if (FL_UNLIKELY(fl_context_exit(state, ts, context) < 0)) {
                 rc = -1;
             }
         }
@@ -534,13 +536,14 @@ fl_task_start_eagerly(fl_state *state, TaskObject *task)
     rc = registered == NULL ? -1 : 0;
     Py_XDECREF(registered);
 #endif
+    PyThreadState *ts = PyThreadState_Get();
     PyObject *context = Py_NewRef(task->context);
-    if (rc == 0 && fl_context_enter(state, context) < 0) {
+    if (rc == 0 && fl_context_enter(state, ts, context) < 0) {
         rc = -1;
     }
     else if (rc == 0) {
         rc = step_resume(state, task, NULL);
-        if (fl_context_exit(state, context) < 0) {
+        if (fl_context_exit(state, ts, context) < 0) {
             rc = -1;
         }
     }
@@ -573,13 +576,13 @@ fl_task_start_eagerly(fl_state *state, TaskObject *task)
 int
 fl_step_run(fl_state *state, TaskObject *task, PyObject *exc)
 {
-    return step_run(state, task, exc);
+    return step_run(state, PyThreadState_Get(), task, exc);
 }
 
 int
 fl_step_wake(fl_state *state, TaskObject *task, PyObject *waiter)
 {
-    return step_wake(state, task, waiter);
+    return step_wake(state, PyThreadState_Get(), task, waiter);
 }
 
 void
