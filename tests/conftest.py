@@ -16,6 +16,8 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+import checkout  # noqa: E402, F401  (decides which fastloop is imported)
+
 pytest.register_assert_rewrite("support")
 
 from support import IMPLS  # noqa: E402

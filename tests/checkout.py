@@ -1,4 +1,4 @@
-"""Lets ``python -m pytest`` test the installed fastloop when ``./fastloop`` has not been built.
+"""Imported first: lets ``python -m pytest`` test the installed fastloop when ``./fastloop`` has not been built.
 
 ``python -m pytest`` puts the current folder first on ``sys.path``, so that the checkout's package would hide an
 installed one. A checkout that has been built (``pip install -e .``, ``python setup.py build_ext --inplace``) is left
@@ -9,7 +9,7 @@ import importlib.machinery
 import os
 import sys
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def built(folder: str) -> bool:
