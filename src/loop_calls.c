@@ -52,19 +52,7 @@ fl_loop_call_by_keyword(PyObject *op, const char *method, PyObject *const *args,
     if (function == NULL) {
         return NULL;
     }
-    Py_ssize_t total = nargs + (names == NULL ? 0 : PyTuple_GET_SIZE(names));
-    PyObject **stack = PyMem_New(PyObject *, (size_t)total + 1);
-    if (stack == NULL) {
-        Py_DECREF(function);
-        return PyErr_NoMemory();
-    }
-    stack[0] = op;
-    for (Py_ssize_t i = 0; i < total; i++) {
-        stack[i + 1] = args[i];
-    }
-    PyObject *result =
-        PyObject_Vectorcall(function, stack, (size_t)nargs + 1, names);
-    PyMem_Free(stack);
+    PyObject *result = fl_call_behind(function, op, args, nargs, names);
     Py_DECREF(function);
     return result;
 }
@@ -205,20 +193,12 @@ loop_call_later_slowly(LoopObject *loop, PyObject *const *args,
     if (when == NULL) {
         return NULL;
     }
-    Py_ssize_t total = nargs + (names == NULL ? 0 : PyTuple_GET_SIZE(names));
-    PyObject **stack = PyMem_New(PyObject *, (size_t)total + 1);
-    if (stack == NULL) {
-        Py_DECREF(when);
-        return PyErr_NoMemory();
-    }
-    stack[0] = (PyObject *)loop;
-    stack[1] = when;
-    for (Py_ssize_t i = 1; i < total; i++) {
-        stack[i + 1] = args[i];
-    }
-    PyObject *timer = PyObject_VectorcallMethod(
-        state->str_call_at, stack, (size_t)nargs + 1, names);
-    PyMem_Free(stack);
+    PyObject *call_at = PyObject_GetAttr((PyObject *)loop, state->str_call_at);
+    PyObject *timer =
+        call_at == NULL
+            ? NULL
+            : fl_call_behind(call_at, when, args + 1, nargs - 1, names);
+    Py_XDECREF(call_at);
     Py_DECREF(when);
     return timer;
 }

@@ -27,4 +27,25 @@ fl_is_common_call(PyObject *const *args, Py_ssize_t nargs, Py_ssize_t least,
     return nargs >= least;
 }
 
+/* callable(first, *args, **names): the arguments of a vectorcall handed on
+   behind one more. */
+static inline PyObject *
+fl_call_behind(PyObject *callable, PyObject *first, PyObject *const *args,
+               Py_ssize_t nargs, PyObject *names)
+{
+    Py_ssize_t total = nargs + (names == NULL ? 0 : PyTuple_GET_SIZE(names));
+    PyObject **stack = PyMem_New(PyObject *, (size_t)total + 1);
+    if (stack == NULL) {
+        return PyErr_NoMemory();
+    }
+    stack[0] = first;
+    for (Py_ssize_t i = 0; i < total; i++) {
+        stack[i + 1] = args[i];
+    }
+    PyObject *result =
+        PyObject_Vectorcall(callable, stack, (size_t)nargs + 1, names);
+    PyMem_Free(stack);
+    return result;
+}
+
 #endif

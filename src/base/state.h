@@ -43,8 +43,6 @@
     X(call_soon)                                                        \
     X(cancel)                                                           \
     X(context)                                                          \
-    X(coro)                                                             \
-    X(eager_start)                                                      \
     X(exception)                                                        \
     X(create_future)                                                    \
     X(get_debug)                                                        \
@@ -122,7 +120,6 @@ typedef struct fl_state {
     PyCFunction stock_wakeup;
     bool layout_ok;                 /* asyncio's structs are as layout.h says */
     bool context_ok;                /* and contexts as base/context.h says */
-    bool handles_ok;                /* and Handle's slots as handle.h says */
     ptrdiff_t context_watchers_offset;  /* in the interpreter state (3.14) */
     ptrdiff_t running_task_offset;  /* in the thread state (3.14), or 0 */
 

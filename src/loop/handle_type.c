@@ -397,8 +397,7 @@ handle_slots_are_ours(fl_state *state)
 int
 fl_handle_setup(PyObject *module, fl_state *state)
 {
-    state->handles_ok = handle_slots_are_ours(state);
-    if (!state->handles_ok) {
+    if (!handle_slots_are_ours(state)) {
         PyErr_SetString(PyExc_ImportError,
                         "fastloop: asyncio.Handle of this Python is not laid "
                         "out as fastloop was built for; install a fastloop "

@@ -400,15 +400,9 @@ future_add_callback_by_keyword(fl_state *state, PyObject *op,
     PyObject *method =
         PyObject_GetAttr(state->AsyncioFuture, state->str_add_done_callback);
     PyObject *other = fl_future_new(state, fut->loop);
-    Py_ssize_t total = nargs + (names == NULL ? 0 : PyTuple_GET_SIZE(names));
-    PyObject **stack = PyMem_New(PyObject *, (size_t)total + 1);
     PyObject *result = NULL;
-    if (method != NULL && other != NULL && stack != NULL) {
-        stack[0] = other;
-        for (Py_ssize_t i = 0; i < total; i++) {
-            stack[i + 1] = args[i];
-        }
-        result = PyObject_Vectorcall(method, stack, (size_t)nargs + 1, names);
+    if (method != NULL && other != NULL) {
+        result = fl_call_behind(method, other, args, nargs, names);
     }
     FutureObject *tried = (FutureObject *)other;
     if (result != NULL && tried->callback0 != NULL
@@ -417,7 +411,6 @@ future_add_callback_by_keyword(fl_state *state, PyObject *op,
     {
         Py_CLEAR(result);
     }
-    PyMem_Free(stack);
     Py_XDECREF(other);
     Py_XDECREF(method);
     return result;
