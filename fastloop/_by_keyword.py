@@ -33,7 +33,15 @@ def _add_writer(self, fd, callback, *args, context=None):
     return self._add_writer(fd, callback, *args, context=context)
 
 
+def add_reader(self, fd, callback, *args):
+    return self.add_reader(fd, callback, *args)
+
+
+def add_writer(self, fd, callback, *args):
+    return self.add_writer(fd, callback, *args)
+
+
 for _function in (call_soon, call_soon_threadsafe, call_later, call_at, run_in_executor):
     _function.__qualname__ = f"BaseEventLoop.{_function.__name__}"
-for _function in (_add_reader, _add_writer):
+for _function in (add_reader, add_writer, _add_reader, _add_writer):
     _function.__qualname__ = f"BaseSelectorEventLoop.{_function.__name__}"

@@ -13,6 +13,7 @@ from asyncio.base_events import BaseEventLoop
 from asyncio.log import logger
 
 from . import _by_keyword, _core
+from ._network import NetworkMixin
 from ._signals import SignalMixin
 
 # Newer patch releases pass every keyword of create_task on to the Task; older ones name them.
@@ -36,7 +37,7 @@ class _Watches:
         return selectors.SelectorKey(fileobj, fileobj, watched, None)
 
 
-class Loop(_core.Loop, SignalMixin):
+class Loop(_core.Loop, NetworkMixin, SignalMixin):
     """An asyncio event loop whose callbacks, tasks, futures and timers are run in C."""
 
     _by_keyword = _by_keyword

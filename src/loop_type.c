@@ -1,5 +1,6 @@
-/* loop_type.c -- the Loop as Python sees it: descriptors, running, attributes,
-   life; the methods that schedule are in loop_calls.c.
+/* loop_type.c -- the Loop as Python sees it: running, attributes, life.  The
+   methods that schedule are in loop_calls.c, those that watch descriptors in
+   loop_descriptors.c.
 
    The class that users get is made in fastloop/_loop.py, on top of this type
    and of asyncio.SelectorEventLoop, whose Python methods (argument policy,
@@ -11,160 +12,8 @@
 #include "loop/run.h"
 #include "loop/watcher.h"
 #include "loop_calls.h"
-
-/* --- Descriptors ----------------------------------------------------------*/
-
-static int
-loop_parse_fd(LoopObject *loop, PyObject *file, int *fd)
-{
-    PyObject *number;
-    if (PyLong_CheckExact(file)) {
-        number = Py_NewRef(file);
-    }
-    else {
-        /* asyncio's rules and messages are those of selectors. */
-        number = PyObject_CallOneArg(loop->state->fileobj_to_fd, file);
-        if (number == NULL) {
-            return -1;
-        }
-    }
-    long value = PyLong_AsLong(number);
-    Py_DECREF(number);
-    if (value == -1 && PyErr_Occurred()) {
-        return -1;
-    }
-    if (value < 0 || value > INT_MAX) {
-        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %ld", value);
-        return -1;
-    }
-    *fd = (int)value;
-    return 0;
-}
-
-static PyObject *
-loop_add_watch(LoopObject *loop, const char *method, uint32_t what,
-               PyObject *const *args, Py_ssize_t nargs, PyObject *names)
-{
-    int fd;
-    PyObject *context = NULL;
-    if (FL_UNLIKELY(!fl_is_common_call(args, nargs, 2, names,
-                                       loop->state->str_context, &context)))
-    {
-        return fl_loop_call_by_keyword((PyObject *)loop, method, args, nargs,
-                                    names);
-    }
-    if (fl_loop_check_closed(loop) < 0 || fl_loop_check_fork(loop) < 0
-        || loop_parse_fd(loop, args[0], &fd) < 0)
-    {
-        return NULL;
-    }
-    /* Not the loop's shared snapshot: what the callback sets in its context
-       it finds again the next time. */
-    context = context == NULL || context == Py_None ? PyContext_CopyCurrent()
-                                                    : Py_NewRef(context);
-    HandleObject *handle =
-        context == NULL ? NULL
-                        : fl_handle_new(loop, args[1], args + 2, nargs - 2,
-                                        context, false);
-    Py_XDECREF(context);
-    if (handle == NULL) {
-        return NULL;
-    }
-    handle->repeats = true;
-    /* Returned to the caller, watched, queued: the collector must see it. */
-    PyObject_GC_Track(handle);
-    if (fl_watch_set(loop, fd, what, (PyObject *)handle) < 0) {
-        Py_DECREF(handle);
-        return NULL;
-    }
-    return (PyObject *)handle;
-}
-
-static PyObject *
-loop_remove_watch(LoopObject *loop, PyObject *file, uint32_t what)
-{
-    int fd;
-    if (loop->closed) {
-        Py_RETURN_FALSE;
-    }
-    if (loop_parse_fd(loop, file, &fd) < 0 || fl_loop_check_fork(loop) < 0) {
-        return NULL;
-    }
-    int rc = fl_watch_remove(loop, fd, what);
-    return rc < 0 ? NULL : PyBool_FromLong(rc);
-}
-
-static PyObject *
-loop_add_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
-                PyObject *names)
-{
-    return loop_add_watch((LoopObject *)op, "_add_reader", FL_POLL_READ, args,
-                          nargs, names);
-}
-
-static PyObject *
-loop_add_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
-                PyObject *names)
-{
-    return loop_add_watch((LoopObject *)op, "_add_writer", FL_POLL_WRITE, args,
-                          nargs, names);
-}
-
-static PyObject *
-loop_remove_reader(PyObject *op, PyObject *file)
-{
-    return loop_remove_watch((LoopObject *)op, file, FL_POLL_READ);
-}
-
-static PyObject *
-loop_remove_writer(PyObject *op, PyObject *file)
-{
-    return loop_remove_watch((LoopObject *)op, file, FL_POLL_WRITE);
-}
-
-PyDoc_STRVAR(loop_watched_doc,
-             "The events (1: read, 2: write) that a descriptor is watched "
-             "for.");
-
-static PyObject *
-loop_watched(PyObject *op, PyObject *file)
-{
-    LoopObject *loop = (LoopObject *)op;
-    int fd;
-    if (loop_parse_fd(loop, file, &fd) < 0) {
-        return NULL;
-    }
-    return PyLong_FromUnsignedLong(
-        (size_t)fd < loop->watch_count ? loop->watches[fd].armed : 0);
-}
-
-PyDoc_STRVAR(loop_watch_signals_doc,
-             "Read signal numbers from a descriptor (-1: no more).");
-
-static PyObject *
-loop_watch_signals(PyObject *op, PyObject *file)
-{
-    LoopObject *loop = (LoopObject *)op;
-    long fd = PyLong_AsLong(file);
-    if (fd == -1 && PyErr_Occurred()) {
-        return NULL;
-    }
-    if (loop->signal_fd >= 0 && loop->poller.epoll_fd >= 0
-        && loop->forks == loop->state->forks)
-    {
-        (void)fl_poller_set(&loop->poller, loop->signal_fd, FL_POLL_READ, 0);
-    }
-    loop->signal_fd = -1;
-    if (fd >= 0) {
-        int rc = fl_poller_set(&loop->poller, (int)fd, 0, FL_POLL_READ);
-        if (rc < 0) {
-            fl_raise_errno(rc);
-            return NULL;
-        }
-        loop->signal_fd = (int)fd;
-    }
-    Py_RETURN_NONE;
-}
+#include "loop_descriptors.h"
+#include "net/listener.h"
 
 /* --- Running --------------------------------------------------------------*/
 
@@ -373,12 +222,9 @@ static PyMethodDef loop_methods[] = {
     {"is_running", loop_is_running, METH_NOARGS, loop_is_running_doc},
     {"is_closed", loop_is_closed, METH_NOARGS, loop_is_closed_doc},
     {"get_debug", loop_get_debug, METH_NOARGS, loop_get_debug_doc},
-    {"_add_reader", FL_METHOD(loop_add_reader), FL_FASTCALL, NULL},
-    {"_add_writer", FL_METHOD(loop_add_writer), FL_FASTCALL, NULL},
-    {"_remove_reader", loop_remove_reader, METH_O, NULL},
-    {"_remove_writer", loop_remove_writer, METH_O, NULL},
-    {"_watched", loop_watched, METH_O, loop_watched_doc},
-    {"_watch_signals", loop_watch_signals, METH_O, loop_watch_signals_doc},
+    FL_LOOP_DESCRIPTOR_METHODS,
+    {"_listen", FL_METHOD(fl_loop_py_listen), METH_FASTCALL,
+     fl_loop_listen_doc},
     {"_add_callback", loop_add_callback, METH_O, NULL},
     {"_add_callback_signalsafe", loop_add_callback, METH_O, NULL},
     {"_write_to_self", loop_write_to_self, METH_NOARGS, NULL},

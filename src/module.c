@@ -4,6 +4,7 @@
 #include "exec/jobs.h"
 #include "loop/handle.h"
 #include "loop_type.h"
+#include "net/setup.h"
 #include "task/await.h"
 #include "task/task.h"
 
@@ -90,6 +91,7 @@ module_exec(PyObject *module)
         || fl_handle_setup(module, state) < 0
         || module_setup_tasks(module, state) < 0
         || fl_jobs_setup(module, state) < 0
+        || fl_net_setup(module, state) < 0
         || fl_loop_type_setup(module, state) < 0)
     {
         return -1;

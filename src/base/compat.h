@@ -100,6 +100,19 @@ fl_drop_inline_values(PyTypeObject *type)
 #endif
 }
 
+/* Another length for a bytes object that nobody else has: it was made with
+   room for n, and its content changed. */
+static inline void
+fl_bytes_set_size(PyObject *bytes, Py_ssize_t n)
+{
+    Py_SET_SIZE(bytes, n);
+    PyBytes_AS_STRING(bytes)[n] = '\0';
+_Py_COMP_DIAG_PUSH
+_Py_COMP_DIAG_IGNORE_DEPR_DECLS
+    ((PyBytesObject *)bytes)->ob_shash = -1;
+_Py_COMP_DIAG_POP
+}
+
 /* Object memory that was kept in a pool becomes an object again. */
 static inline void
 fl_revive(PyObject *op, PyTypeObject *type)

@@ -121,6 +121,9 @@ fl_state_clear(fl_state *state)
     Py_CLEAR(state->unregister_eager_task);
     Py_CLEAR(state->current_tasks);
     Py_CLEAR(state->stock_step_type);
+    for (int i = 0; i < FL_READBUFS; i++) {
+        Py_CLEAR(state->readbufs[i]);
+    }
     Py_CLEAR(state->kw_context);
     Py_CLEAR(state->stop);
     Py_CLEAR(state->stock_names);

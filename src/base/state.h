@@ -9,6 +9,9 @@
 #include "base/base.h"
 #include "base/pool.h"
 
+/* Sizes of read buffers. */
+#define FL_READBUFS 3
+
 /* Types that fastloop makes. */
 #define FL_TYPES(X) \
     X(Loop)         \
@@ -21,7 +24,9 @@
     X(TaskStep)     \
     X(TaskWakeup)   \
     X(JobQueue)     \
-    X(Job)
+    X(Job)          \
+    X(SocketTransport) \
+    X(Listener)
 
 /* Interned names of attributes and keywords. */
 #define FL_STRINGS(X)                                                   \
@@ -36,6 +41,28 @@
     X(_process_self_data)                                               \
     X(_run_in_executor_slowly)                                          \
     X(_run)                                                             \
+    X(_attach)                                                          \
+    X(_call_connection_lost)                                            \
+    X(_detach)                                                          \
+    X(_start_reading)                                                   \
+    X(buffer_updated)                                                   \
+    X(close)                                                            \
+    X(connection_lost)                                                  \
+    X(connection_made)                                                  \
+    X(data_received)                                                    \
+    X(eof_received)                                                     \
+    X(fileno)                                                           \
+    X(get_buffer)                                                       \
+    X(getpeername)                                                      \
+    X(getsockname)                                                      \
+    X(pause_writing)                                                    \
+    X(peername)                                                         \
+    X(protocol)                                                         \
+    X(resume_writing)                                                   \
+    X(setblocking)                                                      \
+    X(socket)                                                           \
+    X(sockname)                                                         \
+    X(transport)                                                        \
     X(_signal_wakeup_begin)                                             \
     X(add_done_callback)                                                \
     X(call_at)                                                          \
@@ -77,6 +104,17 @@
     X(set_result_unless_cancelled, "asyncio.futures",                        \
       "_set_result_unless_cancelled")                                        \
     X(fileobj_to_fd, "selectors", "_fileobj_to_fd")                          \
+    X(logger, "asyncio.log", "logger")                                       \
+    X(BufferedProtocol, "asyncio.protocols", "BufferedProtocol")             \
+    X(DatagramTransport, "asyncio.transports", "DatagramTransport")          \
+    X(FlowControlMixin, "asyncio.transports", "_FlowControlMixin")           \
+    X(ReadTransport, "asyncio.transports", "ReadTransport")                  \
+    X(WriteTransport, "asyncio.transports", "WriteTransport")                \
+    X(TransportSocket, "asyncio.trsock", "TransportSocket")                  \
+    X(selector_events, "asyncio", "selector_events")                         \
+    X(Server, "asyncio.base_events", "Server")                               \
+    X(Socket, "socket", "socket")                                            \
+    X(CSocket, "_socket", "socket")                                          \
     X(convert_future_exc, "asyncio.futures", "_convert_future_exc")          \
     X(is_debug_mode, "asyncio.coroutines", "_is_debug_mode")                 \
     X(tasks_module, "asyncio", "tasks")                                      \
@@ -119,6 +157,8 @@ typedef struct fl_state {
     PyObject *stock_names;          /* ("context",) as asyncio passes it */
     PyCFunction stock_wakeup;
     bool layout_ok;                 /* asyncio's structs are as layout.h says */
+    bool socket_fd_ok;              /* fl_socket_fd may look into a socket */
+    bool servers_know_clients;      /* Server._attach takes the transport */
     bool context_ok;                /* and contexts as base/context.h says */
     ptrdiff_t context_watchers_offset;  /* in the interpreter state (3.14) */
     ptrdiff_t running_task_offset;  /* in the thread state (3.14), or 0 */
@@ -142,6 +182,9 @@ typedef struct fl_state {
 
     /* Finds anew which of a loop's methods were replaced; never fails. */
     void (*find_overrides)(PyObject *loop);
+
+    /* Buffers that sockets are read into: net/readbuf.h.  Owned. */
+    PyObject *readbufs[FL_READBUFS];
 
     fl_pool handles;
     fl_pool timers;

@@ -1,6 +1,7 @@
 /* loop.c -- a loop's birth and death, and the checks at its door. */
 #include "loop/loop.h"
 
+#include "loop/channel.h"
 #include "loop/handle.h"
 #include "loop/timer.h"
 #include "loop/watcher.h"
@@ -66,6 +67,7 @@ fl_loop_release(LoopObject *loop)
         (void)fl_heap_take_top(&loop->timers);
         loop_let_go(loop, timer, FL_READY_HANDLE);
     }
+    fl_held_clear(loop);
     fl_watches_clear(loop);
     fl_snapshot_clear(&loop->snapshot);
     if (!loop->iterating) {
@@ -115,9 +117,24 @@ fl_loop_traverse(LoopObject *loop, visitproc visit, void *arg)
         Py_VISIT(loop->watches[i].reader);
         Py_VISIT(loop->watches[i].writer);
     }
+    for (size_t i = 0; i < loop->held.count; i++) {
+        Py_VISIT(loop->held.channels[i]);
+    }
     Py_VISIT(loop->snapshot.context);
     Py_VISIT(loop->snapshot.vars);
     return 0;
+}
+
+LoopObject *
+fl_loop_argument(PyObject *op)
+{
+    fl_state *state = fl_state_of(op);
+    if (state != NULL && PyObject_TypeCheck(op, state->Loop_type)) {
+        return (LoopObject *)op;
+    }
+    PyErr_Format(PyExc_TypeError, "a fastloop.Loop expected, not %.100s",
+                 Py_TYPE(op)->tp_name);
+    return NULL;
 }
 
 int

@@ -29,6 +29,8 @@ typedef enum {
     FL_READY_FOREIGN = 2,  /* another object with asyncio.Handle's manners */
     FL_READY_JOB = 3,      /* a worker's job that is done */
     FL_READY_CALLBACK = 4, /* a Future of ours whose one callback is due */
+    FL_READY_READ = 5,     /* a channel (channel.h) to be read from */
+    FL_READY_WRITE = 6,    /* ... to be written to */
 } fl_ready_kind;
 
 #define FL_READY_MASK ((uintptr_t)7)
@@ -44,10 +46,21 @@ enum {
 
 /* Who wants to know about a descriptor: see watcher.h. */
 typedef struct {
-    PyObject *reader;  /* a handle to run when readable; owned, or NULL */
+    PyObject *reader;  /* a handle or channel to run when readable; owned */
     PyObject *writer;
-    uint32_t armed;    /* what the poller was told */
+    PyObject *owner;   /* the transport that the descriptor belongs to;
+                          borrowed: it takes itself out */
+    uint16_t armed;    /* what the poller was told */
+    uint16_t channels; /* FL_POLL_READ, _WRITE: that side is a channel */
 } fl_watch;
+
+/* Channels that hold writes back until the turn ends: see channel.h. */
+typedef struct {
+    PyObject **channels;  /* owned */
+    size_t count;
+    size_t capacity;
+    int64_t since;        /* when the first of them did */
+} fl_held;
 
 typedef struct {
     PyObject_HEAD
@@ -60,6 +73,7 @@ typedef struct {
     fl_watch *watches;    /* indexed by descriptor */
     size_t watch_count;   /* length of the array */
     fl_poller poller;
+    fl_held held;
     fl_snapshot snapshot;
     fl_shared_run *shared_runs;  /* innermost first */
 
@@ -113,6 +127,10 @@ typedef struct {
 #define FL_POLL_PERIOD_NS   100000
 #define FL_POLL_CLOCK_EVERY 8
 
+/* A write that is held back leaves at the end of the turn, or after the first
+   callback that ends this long after it.  Documented and tested as well. */
+#define FL_HOLD_NS 100000
+
 /* How often a busy loop gives the GIL away.  More than twice the interpreter's
    switch interval (5 ms): a thread that waits must be able to run into that
    and ask, for only then does giving away wait until it has taken.  Shorter,
@@ -136,6 +154,9 @@ int fl_loop_check_closed(LoopObject *loop) FL_RAISES;
 int fl_loop_check_thread(LoopObject *loop) FL_RAISES;
 int fl_loop_check_fork(LoopObject *loop) FL_RAISES;
 int fl_loop_ask_debug(LoopObject *loop) FL_RAISES;
+
+/* An argument that must be one of our loops.  Borrowed; NULL: TypeError. */
+LoopObject *fl_loop_argument(PyObject *op) FL_RAISES;
 
 /* Whether op is one of our loops.  op may be NULL. */
 static inline bool

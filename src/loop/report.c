@@ -47,9 +47,8 @@ report_call_handler(fl_state *state, PyObject *loop, PyObject *message,
     return result == NULL ? -1 : 0;
 }
 
-/* Whether the raised exception must end the loop. */
-static bool
-report_is_fatal(void)
+bool
+fl_report_must_leave(void)
 {
     return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)
            || PyErr_ExceptionMatches(PyExc_SystemExit);
@@ -61,7 +60,7 @@ report_failure(fl_state *state, PyObject *loop, PyObject *callback,
                PyObject *args, PyObject *handle, PyObject *traceback,
                bool debug)
 {
-    if (report_is_fatal()) {
+    if (fl_report_must_leave()) {
         return -1;
     }
     PyObject *exc = fl_take_raised();

@@ -14,6 +14,10 @@ int fl_report_callback(PyObject *loop, HandleObject *handle) FL_RAISES;
    callable stands for the callback.  Runs Python. */
 int fl_report_step(PyObject *loop, PyObject *callable) FL_RAISES;
 
+/* Whether the raised exception must end the loop, and is reported to nobody:
+   KeyboardInterrupt or SystemExit. */
+bool fl_report_must_leave(void);
+
 /* Logs asyncio's "Executing ... took ... seconds".  Runs Python. */
 int fl_report_slow(PyObject *op, fl_ready_kind kind, double seconds) FL_RAISES;
 

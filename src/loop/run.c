@@ -7,12 +7,14 @@
    is watched, and it polls in every iteration again; so a program that lets
    the loop turn a few times sees its descriptors as on asyncio.  Timers need
    no system call and are looked at in every iteration, so that the order of
-   callbacks is asyncio's. */
+   callbacks is asyncio's.  What transports were given to write leaves when an
+   iteration ends (channel.h). */
 #include "loop/run.h"
 
 #include <errno.h>
 #include <unistd.h>
 
+#include "loop/channel.h"
 #include "loop/handle.h"
 #include "loop/report.h"
 #include "loop/timer.h"
@@ -205,6 +207,10 @@ run_entry(LoopObject *loop, PyObject *op, fl_ready_kind kind)
             return fl_report_step((PyObject *)loop, op);
         }
         return 0;
+    case FL_READY_READ:
+        return ((fl_channel *)op)->ops->readable(loop, op);
+    case FL_READY_WRITE:
+        return ((fl_channel *)op)->ops->writable(loop, op);
     default:
         return run_foreign(loop, op);
     }
@@ -270,6 +276,20 @@ run_breathe(LoopObject *loop)
     return 0;
 }
 
+/* Sends what was held back; a raised exception stays raised.  Runs Python. */
+static int
+run_flush(LoopObject *loop)
+{
+    PyObject *raised = fl_take_raised();
+    int rc = fl_flush_held(loop);
+    if (raised == NULL) {
+        return rc;
+    }
+    PyErr_Clear();
+    fl_put_raised(raised);
+    return -1;
+}
+
 /* Runs what is queued now, and not what that queues. */
 static int
 run_ready(LoopObject *loop)
@@ -291,6 +311,12 @@ run_ready(LoopObject *loop)
             return -1;
         }
         run_let_go(op, kind);
+        if (loop->held.count > 0
+            && fl_clock_ns() - loop->held.since > FL_HOLD_NS
+            && fl_flush_held(loop) < 0)
+        {
+            return -1;
+        }
         if (FL_UNLIKELY(n % FL_BREATHE_EVERY == 0) && run_breathe(loop) < 0) {
             return -1;
         }
@@ -313,6 +339,9 @@ fl_loop_iterate(LoopObject *loop)
     }
     if (rc == 0) {
         rc = run_ready(loop);
+    }
+    if (loop->held.count > 0) {
+        rc = run_flush(loop);
     }
     loop->iterating = outer;
     return rc;

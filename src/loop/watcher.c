@@ -10,6 +10,18 @@ fl_raise_errno(int negative_errno)
     PyErr_SetFromErrno(PyExc_OSError);
 }
 
+int
+fl_exc_errno(PyObject *exc)
+{
+    PyObject *number = PyObject_GetAttrString(exc, "errno");
+    long value = number == NULL || !PyLong_Check(number)
+                     ? 0
+                     : PyLong_AsLong(number);
+    PyErr_Clear();
+    Py_XDECREF(number);
+    return (int)value;
+}
+
 /* The slot of fd, or NULL when nobody ever watched it. */
 static fl_watch *
 watch_find(LoopObject *loop, int fd)
@@ -33,7 +45,7 @@ watch_make(LoopObject *loop, int fd)
             return NULL;
         }
         for (size_t i = loop->watch_count; i < count; i++) {
-            watches[i] = (fl_watch){NULL, NULL, 0};
+            watches[i] = (fl_watch){NULL, NULL, NULL, 0, 0};
         }
         loop->watches = watches;
         loop->watch_count = count;
@@ -47,12 +59,15 @@ watch_side(fl_watch *watch, uint32_t what)
     return what == FL_POLL_READ ? &watch->reader : &watch->writer;
 }
 
-/* The loop lets go of a handle that it watched with.  Runs Python. */
+/* The loop lets go of what it watched with.  Runs Python. */
 static int
-watch_drop_handle(LoopObject *loop, PyObject *handle)
+watch_drop(LoopObject *loop, PyObject *handle, bool channel)
 {
     int rc = 0;
-    if (fl_handle_check(loop->state, handle)) {
+    if (channel) {
+        /* A channel knows by itself whether it still waits. */
+    }
+    else if (fl_handle_check(loop->state, handle)) {
         ((HandleObject *)handle)->repeats = false;
         rc = fl_handle_cancel((HandleObject *)handle);
     }
@@ -66,8 +81,9 @@ watch_drop_handle(LoopObject *loop, PyObject *handle)
     return rc;
 }
 
-int
-fl_watch_set(LoopObject *loop, int fd, uint32_t what, PyObject *handle)
+/* what becomes op's business; channel tells which kind of object that is. */
+static int
+watch_set(LoopObject *loop, int fd, uint32_t what, PyObject *op, bool channel)
 {
     fl_watch *watch = watch_find(loop, fd);
     uint32_t armed = watch == NULL ? 0 : watch->armed;
@@ -84,11 +100,26 @@ fl_watch_set(LoopObject *loop, int fd, uint32_t what, PyObject *handle)
         return -1;
     }
     fl_loop_poll_soon(loop);
-    watch->armed |= what;
+    bool was_channel = watch->channels & what;
+    watch->armed |= (uint16_t)what;
+    watch->channels &= (uint16_t)~what;
+    watch->channels |= (uint16_t)(channel ? what : 0);
     PyObject **side = watch_side(watch, what);
     PyObject *old = *side;
-    *side = Py_NewRef(handle);
-    return old == NULL ? 0 : watch_drop_handle(loop, old);
+    *side = Py_NewRef(op);
+    return old == NULL ? 0 : watch_drop(loop, old, was_channel);
+}
+
+int
+fl_watch_set(LoopObject *loop, int fd, uint32_t what, PyObject *handle)
+{
+    return watch_set(loop, fd, what, handle, false);
+}
+
+int
+fl_watch_set_channel(LoopObject *loop, int fd, uint32_t what, PyObject *channel)
+{
+    return watch_set(loop, fd, what, channel, true);
 }
 
 int
@@ -100,16 +131,18 @@ fl_watch_remove(LoopObject *loop, int fd, uint32_t what)
         return 0;
     }
     PyObject *old = *side;
+    bool channel = watch->channels & what;
     *side = NULL;
+    watch->channels &= (uint16_t)~what;
     fl_loop_poll_soon(loop);
     uint32_t left = watch->armed & ~what;
     int rc = fl_poller_set(&loop->poller, fd, watch->armed, left);
-    watch->armed = left;
+    watch->armed = (uint16_t)left;
     if (rc == -EBADF || rc == -ENOENT) {
         /* Closed before it was removed: nothing is left to remove. */
         rc = 0;
     }
-    if (watch_drop_handle(loop, old) < 0) {
+    if (watch_drop(loop, old, channel) < 0) {
         return -1;
     }
     if (rc < 0) {
@@ -119,10 +152,17 @@ fl_watch_remove(LoopObject *loop, int fd, uint32_t what)
     return 1;
 }
 
-/* Queues one handle, or removes a watcher whose handle was cancelled. */
+/* Queues one side's reader or writer, or removes a handle that was
+   cancelled. */
 static int
-watch_queue(LoopObject *loop, int fd, uint32_t what, PyObject *handle)
+watch_queue(LoopObject *loop, int fd, uint32_t what, PyObject *handle,
+            bool channel)
 {
+    if (channel) {
+        return fl_loop_push(loop, Py_NewRef(handle),
+                            what == FL_POLL_READ ? FL_READY_READ
+                                                 : FL_READY_WRITE);
+    }
     if (fl_handle_check(loop->state, handle)) {
         if (((HandleObject *)handle)->cancelled) {
             return fl_watch_remove(loop, fd, what) < 0 ? -1 : 0;
@@ -143,18 +183,56 @@ fl_watch_dispatch(LoopObject *loop, const fl_event *event)
     }
     uint32_t ready = event->ready & watch->armed;
     if ((ready & FL_POLL_READ) && watch->reader != NULL
-        && watch_queue(loop, event->fd, FL_POLL_READ, watch->reader) < 0)
+        && watch_queue(loop, event->fd, FL_POLL_READ, watch->reader,
+                       watch->channels & FL_POLL_READ)
+               < 0)
     {
         return -1;
     }
     /* Runs Python above: look again. */
     watch = watch_find(loop, event->fd);
     if (watch != NULL && (ready & FL_POLL_WRITE) && watch->writer != NULL
-        && watch_queue(loop, event->fd, FL_POLL_WRITE, watch->writer) < 0)
+        && watch_queue(loop, event->fd, FL_POLL_WRITE, watch->writer,
+                       watch->channels & FL_POLL_WRITE)
+               < 0)
     {
         return -1;
     }
     return 0;
+}
+
+bool
+fl_watch_has(LoopObject *loop, int fd, uint32_t what, PyObject *channel)
+{
+    fl_watch *watch = watch_find(loop, fd);
+    return watch != NULL && *watch_side(watch, what) == channel;
+}
+
+PyObject *
+fl_watch_owner(LoopObject *loop, int fd)
+{
+    fl_watch *watch = watch_find(loop, fd);
+    return watch == NULL ? NULL : watch->owner;
+}
+
+int
+fl_watch_own(LoopObject *loop, int fd, PyObject *owner)
+{
+    fl_watch *watch = watch_make(loop, fd);
+    if (watch == NULL) {
+        return -1;
+    }
+    watch->owner = owner;
+    return 0;
+}
+
+void
+fl_watch_disown(LoopObject *loop, int fd, PyObject *owner)
+{
+    fl_watch *watch = watch_find(loop, fd);
+    if (watch != NULL && watch->owner == owner) {
+        watch->owner = NULL;
+    }
 }
 
 void

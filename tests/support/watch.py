@@ -13,11 +13,12 @@ KINDS = (
     asyncio.Future,
     asyncio.futures._PyFuture,
     asyncio.AbstractEventLoop,
+    asyncio.BaseTransport,
 )
 
 
 def live_objects():
-    """The handles, timers, futures, tasks and loops that the collector knows."""
+    """The handles, timers, futures, tasks, loops and transports that the collector knows."""
     return [o for o in gc.get_objects() if issubclass(type(o), KINDS)]
 
 

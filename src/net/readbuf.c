@@ -1,0 +1,99 @@
+/* readbuf.c -- spare bytes objects, lent out for one read each. */
+#include "net/readbuf.h"
+
+/* A connection goes down a size after so many reads that would have fitted. */
+#define READBUF_PATIENCE 16
+
+/* With the object's head and the allocator's, a little less than a round
+   number; the largest is as much as asyncio reads at once. */
+static const Py_ssize_t readbuf_sizes[FL_READBUFS] = {
+    4096 - 64, 65536 - 64, 262144};
+
+/* From so many bytes on the buffer itself is handed out. */
+static const size_t readbuf_lend_from[FL_READBUFS] = {2, 4096, 32768};
+
+int
+fl_readbuf_take(fl_state *state, const fl_readbuf_habit *habit, fl_loan *loan)
+{
+    loan->size_class = habit->size_class;
+    loan->exact = false;
+    loan->data = state->readbufs[loan->size_class];
+    if (FL_LIKELY(loan->data != NULL)) {
+        state->readbufs[loan->size_class] = NULL;
+        return 0;
+    }
+    loan->data =
+        PyBytes_FromStringAndSize(NULL, readbuf_sizes[loan->size_class]);
+    return loan->data == NULL ? -1 : 0;
+}
+
+/* Back into the pool, in its full size. */
+static void
+readbuf_give_back(fl_state *state, PyObject *buf, int size_class)
+{
+    if (state->readbufs[size_class] != NULL) {
+        Py_DECREF(buf);
+        return;
+    }
+    fl_bytes_set_size(buf, readbuf_sizes[size_class]);
+    state->readbufs[size_class] = buf;
+}
+
+void
+fl_readbuf_learn(fl_readbuf_habit *habit, const fl_loan *loan, size_t n)
+{
+    int size_class = loan->size_class;
+    if (n == (size_t)readbuf_sizes[size_class]) {
+        habit->small_reads = 0;
+        if (size_class + 1 < FL_READBUFS) {
+            habit->size_class = (uint8_t)(size_class + 1);
+        }
+    }
+    else if (size_class > 0 && n <= (size_t)readbuf_sizes[size_class - 1]) {
+        if (++habit->small_reads == READBUF_PATIENCE) {
+            habit->small_reads = 0;
+            habit->size_class = (uint8_t)(size_class - 1);
+        }
+    }
+    else {
+        habit->small_reads = 0;
+    }
+}
+
+int
+fl_readbuf_fill(fl_state *state, fl_readbuf_habit *habit, fl_loan *loan,
+                size_t n)
+{
+    fl_readbuf_learn(habit, loan, n);
+    size_t lend_from = habit->keeps
+                           ? (size_t)readbuf_sizes[loan->size_class] / 2
+                           : readbuf_lend_from[loan->size_class];
+    if (n >= lend_from) {
+        fl_bytes_set_size(loan->data, (Py_ssize_t)n);
+        return 0;
+    }
+    PyObject *buf = loan->data;
+    loan->exact = true;
+    loan->data =
+        PyBytes_FromStringAndSize(PyBytes_AS_STRING(buf), (Py_ssize_t)n);
+    readbuf_give_back(state, buf, loan->size_class);
+    return loan->data == NULL ? -1 : 0;
+}
+
+void
+fl_readbuf_done(fl_state *state, fl_readbuf_habit *habit, fl_loan *loan)
+{
+    PyObject *data = loan->data;
+    loan->data = NULL;
+    if (data == NULL) {
+        return;
+    }
+    if (!loan->exact) {
+        if (Py_REFCNT(data) == 1) {
+            readbuf_give_back(state, data, loan->size_class);
+            return;
+        }
+        habit->keeps = true;
+    }
+    Py_DECREF(data);
+}

@@ -1,0 +1,568 @@
+/* socket.c -- SocketTransport: reading, closing, and the type.
+
+   The counterpart of asyncio's _SelectorSocketTransport, whose method names
+   the comments use. */
+#include "net/socket.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+
+#include "base/args.h"
+#include "net/sockobj.h"
+
+/* --- Reading --------------------------------------------------------------*/
+
+/* recv(): bytes received, 0 at the end, -1 with an exception, or -2: nothing
+   there now. */
+static ssize_t
+socket_receive(TransportObject *self, void *space, size_t size)
+{
+    if (FL_UNLIKELY(!fl_transport_alive(self))) {
+        fl_raise_errno(-EBADF);
+        return -1;
+    }
+    ssize_t n = recv(self->fd, space, size, MSG_DONTWAIT);
+    if (FL_UNLIKELY(n < 0)) {
+        if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) {
+            return -2;
+        }
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    return n;
+}
+
+static int socket_close(TransportObject *self);
+
+/* _read_ready__on_eof */
+static int
+socket_receive_eof(TransportObject *self)
+{
+    if (fl_transport_log(self, "%r received EOF") < 0) {
+        return -1;
+    }
+    PyObject *keep_open = fl_transport_call_protocol(
+        self, fl_transport_state(self)->str_eof_received, NULL);
+    if (keep_open == NULL) {
+        return fl_transport_fatal(
+            self, "Fatal error: protocol.eof_received() call failed.");
+    }
+    int keep = PyObject_IsTrue(keep_open);
+    Py_DECREF(keep_open);
+    if (keep < 0) {
+        return -1;
+    }
+    if (keep) {
+        /* The protocol may write more; there is nothing left to receive. */
+        fl_transport_stop_reading(self);
+        return 0;
+    }
+    return socket_close(self);
+}
+
+/* _read_ready__data_received */
+static int
+socket_read_data(TransportObject *self)
+{
+    fl_state *state = fl_transport_state(self);
+    fl_loan loan;
+    if (fl_readbuf_take(state, &self->habit, &loan) < 0) {
+        return fl_transport_fatal(self,
+                                  "Fatal read error on socket transport");
+    }
+    ssize_t n = socket_receive(self, fl_readbuf_space(&loan),
+                               fl_readbuf_size(&loan));
+    if (n > 0 && fl_readbuf_fill(state, &self->habit, &loan, (size_t)n) < 0) {
+        n = -1;
+    }
+    if (FL_UNLIKELY(n <= 0)) {
+        fl_readbuf_done(state, &self->habit, &loan);
+        return n == 0    ? socket_receive_eof(self)
+               : n == -2 ? 0
+                         : fl_transport_fatal(
+                               self, "Fatal read error on socket transport");
+    }
+    PyObject *result = fl_transport_call_protocol(
+        self, state->str_data_received, loan.data);
+    fl_readbuf_done(state, &self->habit, &loan);
+    if (FL_UNLIKELY(result == NULL)) {
+        return fl_transport_fatal(
+            self, "Fatal error: protocol.data_received() call failed.");
+    }
+    Py_DECREF(result);
+    return 0;
+}
+
+/* get_buffer(-1), with asyncio's look at its length. */
+static PyObject *
+socket_get_buffer(TransportObject *self)
+{
+    fl_state *state = fl_transport_state(self);
+    PyObject *hint = PyLong_FromLong(-1);
+    if (hint == NULL) {
+        return NULL;
+    }
+    PyObject *buf =
+        fl_transport_call_protocol(self, state->str_get_buffer, hint);
+    Py_DECREF(hint);
+    Py_ssize_t len = buf == NULL ? -1 : PyObject_Size(buf);
+    if (len > 0) {
+        return buf;
+    }
+    if (len == 0) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "get_buffer() returned an empty buffer");
+    }
+    Py_XDECREF(buf);
+    return NULL;
+}
+
+/* sock.recv_into(buf) */
+static ssize_t
+socket_receive_into(TransportObject *self, PyObject *buf)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(buf, &view, PyBUF_WRITABLE) < 0) {
+        /* In the words of recv_into(). */
+        PyErr_Clear();
+        PyErr_Format(PyExc_TypeError,
+                     "recv_into() argument 1 must be read-write bytes-like "
+                     "object, not %.50s",
+                     Py_TYPE(buf)->tp_name);
+        return -1;
+    }
+    ssize_t n = -1;
+    if (!PyBuffer_IsContiguous(&view, 'C')) {
+        PyErr_SetString(PyExc_TypeError,
+                        "recv_into() argument must be a contiguous buffer");
+    }
+    else if (view.len == 0) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "get_buffer() returned an empty buffer");
+    }
+    else {
+        n = socket_receive(self, view.buf, (size_t)view.len);
+    }
+    PyObject *raised = fl_take_raised();
+    PyBuffer_Release(&view);  /* Runs Python: __release_buffer__. */
+    if (raised != NULL) {
+        fl_put_raised(raised);
+    }
+    return n;
+}
+
+/* _read_ready__get_buffer */
+static int
+socket_read_buffered(TransportObject *self)
+{
+    PyObject *buf = socket_get_buffer(self);
+    if (buf == NULL) {
+        return fl_transport_fatal(
+            self, "Fatal error: protocol.get_buffer() call failed.");
+    }
+    ssize_t n = socket_receive_into(self, buf);
+    Py_DECREF(buf);
+    if (FL_UNLIKELY(n <= 0)) {
+        return n == 0    ? socket_receive_eof(self)
+               : n == -2 ? 0
+                         : fl_transport_fatal(
+                               self, "Fatal read error on socket transport");
+    }
+    PyObject *count = PyLong_FromSsize_t(n);
+    PyObject *result =
+        count == NULL ? NULL
+                      : fl_transport_call_protocol(
+                            self, fl_transport_state(self)->str_buffer_updated,
+                            count);
+    Py_XDECREF(count);
+    if (result == NULL) {
+        return fl_transport_fatal(
+            self, "Fatal error: protocol.buffer_updated() call failed.");
+    }
+    Py_DECREF(result);
+    return 0;
+}
+
+static int
+socket_read_ready(TransportObject *self)
+{
+    if (FL_UNLIKELY(self->lost > 0 || self->loop == NULL)) {
+        return 0;
+    }
+    return self->read_mode == FL_READ_BUFFERED ? socket_read_buffered(self)
+                                               : socket_read_data(self);
+}
+
+/* --- Closing --------------------------------------------------------------*/
+
+static int
+socket_close(TransportObject *self)
+{
+    if (self->held && fl_socket_flush_held(self) < 0) {
+        return -1;
+    }
+    if (self->closing) {
+        return 0;
+    }
+    self->closing = true;
+    fl_transport_stop_reading(self);
+    if (!fl_writeq_is_empty(&self->queue)) {
+        return 0;  /* fl_socket_write_ready goes on from here */
+    }
+    self->lost++;
+    fl_transport_stop_writing(self);
+    return fl_transport_schedule_lost(self, NULL);
+}
+
+static PyObject *
+socket_py_close(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    if (socket_close((TransportObject *)op) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* _call_connection_lost, after which a waiting sendfile learns of it. */
+static PyObject *
+socket_py_lose(PyObject *op, PyObject *exc)
+{
+    TransportObject *self = (TransportObject *)op;
+    int rc = fl_transport_lose(self, exc);
+    PyObject *raised = rc < 0 ? fl_take_raised() : NULL;
+    PyObject *waiter = Py_XNewRef(self->empty_waiter);
+    if (waiter != NULL) {
+        PyObject *error = PyObject_CallFunction(
+            PyExc_ConnectionError, "s", "Connection is closed by peer");
+        PyObject *result =
+            error == NULL
+                ? NULL
+                : PyObject_CallMethod(waiter, "set_exception", "O", error);
+        if (result == NULL && raised == NULL) {
+            raised = fl_take_raised();
+        }
+        PyErr_Clear();
+        Py_XDECREF(error);
+        Py_XDECREF(result);
+        Py_DECREF(waiter);
+    }
+    if (raised != NULL) {
+        fl_put_raised(raised);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* --- What the loop calls --------------------------------------------------*/
+
+static int
+socket_readable(LoopObject *loop, PyObject *op)
+{
+    TransportObject *self = (TransportObject *)op;
+    if (FL_UNLIKELY(!self->reading)) {
+        return 0;  /* paused or closed since the poller saw it */
+    }
+    return fl_transport_run(loop, self, self->read_context, socket_read_ready,
+                            "_read_ready");
+}
+
+static int
+socket_writable(LoopObject *loop, PyObject *op)
+{
+    TransportObject *self = (TransportObject *)op;
+    if (FL_UNLIKELY(!self->writing)) {
+        return 0;
+    }
+    return fl_transport_run(loop, self, self->write_context,
+                            fl_socket_write_ready, "_write_ready");
+}
+
+static const fl_channel_ops socket_ops = {
+    .readable = socket_readable,
+    .writable = socket_writable,
+    .flush = fl_socket_flush,
+};
+
+/* --- Methods --------------------------------------------------------------*/
+
+static int
+socket_set_protocol(TransportObject *self, PyObject *protocol)
+{
+    int buffered = PyObject_IsInstance(protocol,
+                                       fl_transport_state(self)->BufferedProtocol);
+    if (buffered < 0) {
+        return -1;
+    }
+    self->read_mode = buffered ? FL_READ_BUFFERED : FL_READ_DATA;
+    self->protocol_connected = true;
+    Py_XSETREF(self->protocol, Py_NewRef(protocol));
+    return 0;
+}
+
+static PyObject *
+socket_py_set_protocol(PyObject *op, PyObject *protocol)
+{
+    if (socket_set_protocol((TransportObject *)op, protocol) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+socket_py_can_write_eof(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(ignored))
+{
+    Py_RETURN_TRUE;
+}
+
+static PyObject *
+socket_py_read_ready(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    if (socket_read_ready((TransportObject *)op) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+socket_py_write_ready(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    if (fl_socket_write_ready((TransportObject *)op) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* sendfile works on the descriptor itself for a while. */
+static PyObject *
+socket_py_lend(PyObject *op, PyObject *lend)
+{
+    TransportObject *self = (TransportObject *)op;
+    LoopObject *loop = (LoopObject *)self->loop;
+    if (loop != NULL && self->fd >= 0) {
+        if (lend == Py_True) {
+            fl_watch_disown(loop, self->fd, op);
+        }
+        else if (fl_watch_own(loop, self->fd, op) < 0) {
+            return NULL;
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef socket_methods[] = {
+    FL_TRANSPORT_METHODS,
+    FL_TRANSPORT_READ_METHODS,
+    FL_TRANSPORT_WRITE_METHODS,
+    {"write", fl_socket_py_write, METH_O,
+     PyDoc_STR("write($self, data, /)\n--\n\n"
+               "Send bytes, as soon as the peer takes them.")},
+    {"writelines", fl_socket_py_writelines, METH_O,
+     PyDoc_STR("writelines($self, list_of_data, /)\n--\n\n"
+               "Send several pieces of bytes.")},
+    {"write_eof", fl_socket_py_write_eof, METH_NOARGS,
+     PyDoc_STR("write_eof($self, /)\n--\n\n"
+               "Close the sending half once everything is sent.")},
+    {"can_write_eof", socket_py_can_write_eof, METH_NOARGS,
+     PyDoc_STR("can_write_eof($self, /)\n--\n\nTrue.")},
+    {"set_protocol", socket_py_set_protocol, METH_O,
+     PyDoc_STR("set_protocol($self, protocol, /)\n--\n\n"
+               "Tell another protocol from now on.")},
+    {"close", socket_py_close, METH_NOARGS,
+     PyDoc_STR("close($self, /)\n--\n\n"
+               "Close once everything is sent.")},
+    {"_call_connection_lost", socket_py_lose, METH_O, NULL},
+    {"_read_ready", socket_py_read_ready, METH_NOARGS, NULL},
+    {"_write_ready", socket_py_write_ready, METH_NOARGS, NULL},
+    {"_make_empty_waiter", fl_socket_py_make_empty_waiter, METH_NOARGS, NULL},
+    {"_reset_empty_waiter", fl_socket_py_reset_empty_waiter, METH_NOARGS,
+     NULL},
+    {"_lend_descriptor", socket_py_lend, METH_O, NULL},
+    {NULL},
+};
+
+/* --- Making ---------------------------------------------------------------*/
+
+/* What asyncio asks the socket for at once, so that it is known later. */
+static int
+socket_ask_names(TransportObject *self)
+{
+    struct sockaddr_storage raw;
+    socklen_t len = sizeof(raw);
+    if (getsockname(self->fd, (struct sockaddr *)&raw, &len) == 0) {
+        fl_address_set(&self->name, &raw, len);
+        self->family = (uint8_t)raw.ss_family;
+    }
+    len = sizeof(raw);
+    if (getpeername(self->fd, (struct sockaddr *)&raw, &len) == 0) {
+        fl_address_set(&self->peer, &raw, len);
+    }
+    return 0;
+}
+
+/* The same through the socket object, for families with other addresses. */
+static int
+socket_ask_odd_names(TransportObject *self)
+{
+    fl_state *state = fl_transport_state(self);
+    PyObject *names[] = {state->str_sockname, state->str_peername};
+    PyObject *methods[] = {state->str_getsockname, state->str_getpeername};
+    for (int i = 0; i < 2; i++) {
+        if (PyDict_Contains(self->extra, names[i]) != 0) {
+            continue;
+        }
+        PyObject *value = PyObject_CallMethodNoArgs(self->file, methods[i]);
+        if (value == NULL) {
+            if (!PyErr_ExceptionMatches(PyExc_OSError)) {
+                return -1;
+            }
+            PyErr_Clear();
+            value = Py_NewRef(Py_None);
+        }
+        int rc = PyDict_SetItem(self->extra, names[i], value);
+        Py_DECREF(value);
+        if (rc < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+TransportObject *
+fl_socket_new(LoopObject *loop, int fd, PyObject *file, PyObject *protocol,
+              PyObject *extra, PyObject *context)
+{
+    fl_state *state = loop->state;
+    TransportObject *self =
+        fl_transport_alloc(state->SocketTransport_type, &socket_ops);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->is_socket = true;
+    self->extra = Py_XNewRef(extra);
+    self->context = Py_XNewRef(context);
+    int rc = socket_set_protocol(self, protocol);
+    if (rc == 0) {
+        rc = fl_transport_own(self, loop, fd);
+    }
+    if (rc == 0 && file != NULL) {
+        self->file = Py_NewRef(file);
+        rc = socket_ask_names(self);
+        if (self->family == AF_INET || self->family == AF_INET6) {
+            int on = 1;
+            (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+        }
+        else if (rc == 0) {
+            if (self->extra == NULL) {
+                self->extra = PyDict_New();
+            }
+            rc = self->extra == NULL ? -1 : socket_ask_odd_names(self);
+        }
+    }
+    if (rc < 0) {
+        fl_transport_forget(self);
+        Py_CLEAR(self);
+    }
+    return self;
+}
+
+int
+fl_socket_adopt(TransportObject *self, PyObject *protocol)
+{
+    self->ops = &socket_ops;
+    return socket_set_protocol(self, protocol);
+}
+
+static PyObject *
+socket_new(PyTypeObject *Py_UNUSED(type), PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"loop",  "sock",   "protocol", "waiter",
+                               "extra", "server", "context",  NULL};
+    PyObject *loop, *sock, *protocol;
+    PyObject *waiter = Py_None, *extra = Py_None, *server = Py_None,
+             *context = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO|OOOO:SocketTransport",
+                                     keywords, &loop, &sock, &protocol,
+                                     &waiter, &extra, &server, &context))
+    {
+        return NULL;
+    }
+    LoopObject *owner = fl_loop_argument(loop);
+    if (owner == NULL) {
+        return NULL;
+    }
+    fl_state *state = owner->state;
+    int fd = fl_sockobj_ask(state, sock);
+    if (fd < 0) {
+        if (!PyErr_Occurred()) {
+            PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %d", fd);
+        }
+        return NULL;
+    }
+    if (fl_transport_check_free(owner, fd, sock) < 0) {
+        return NULL;
+    }
+    TransportObject *self =
+        fl_socket_new(owner, fd, sock, protocol,
+                      extra == Py_None ? NULL : extra,
+                      context == Py_None ? NULL : context);
+    if (self == NULL) {
+        return NULL;
+    }
+    if ((server != Py_None && fl_transport_attach(self, server) < 0)
+        || fl_transport_begin(self, state->str__start_reading, waiter) < 0)
+    {
+        fl_transport_forget(self);
+        Py_CLEAR(self);
+    }
+    return (PyObject *)self;
+}
+
+static PyType_Slot socket_slots[] = {
+    {Py_tp_doc, "A stream connection over a socket."},
+    {Py_tp_new, socket_new},
+    {Py_tp_init, fl_transport_init},
+    {Py_tp_dealloc, fl_transport_dealloc},
+    {Py_tp_finalize, fl_transport_finalize},
+    {Py_tp_traverse, fl_transport_traverse},
+    {Py_tp_clear, fl_transport_clear},
+    {Py_tp_repr, fl_transport_repr},
+    {Py_tp_methods, socket_methods},
+    {Py_tp_members, fl_transport_members},
+    {Py_tp_getset, fl_transport_getset},
+    {0, NULL},
+};
+
+static PyType_Spec socket_spec = {
+    .name = "fastloop._core.SocketTransport",
+    .basicsize = sizeof(TransportObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = socket_slots,
+};
+
+int
+fl_socket_setup(PyObject *module, fl_state *state)
+{
+    state->SocketTransport_type =
+        fl_add_type(module, &socket_spec, state->FlowControlMixin);
+    if (state->SocketTransport_type == NULL) {
+        return -1;
+    }
+    PyObject *type = (PyObject *)state->SocketTransport_type;
+    PyObject *mode = PyObject_GetAttrString(state->selector_events,
+                                            "_SelectorSocketTransport");
+    if (mode != NULL) {
+        Py_SETREF(mode, PyObject_GetAttrString(mode, "_sendfile_compatible"));
+    }
+    int rc = mode == NULL
+                     || PyObject_SetAttrString(type, "_sendfile_compatible",
+                                               mode)
+                            < 0
+                     || PyObject_SetAttrString(type, "_start_tls_compatible",
+                                               Py_True)
+                            < 0
+                 ? -1
+                 : 0;
+    Py_XDECREF(mode);
+    return rc;
+}

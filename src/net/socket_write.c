@@ -1,0 +1,518 @@
+/* socket_write.c -- SocketTransport: writing.
+
+   What is written in a turn of the loop is held back until the turn ends, the
+   first write included, so that a header and its body, or the commands of a
+   hundred tasks on one connection, leave in one system call.  Written at once
+   is what is large, what comes while the loop does not run, and everything if
+   the user set a high-water mark below it.  Until then the data does not count
+   as buffered: asyncio would have sent it. */
+#include "net/socket.h"
+
+#include <errno.h>
+
+/* So much is held back at most. */
+#define SOCKET_HOLD_BYTES 65536
+
+/* Several small pieces are copied together: one buffer is cheaper for the
+   kernel than a list of them. */
+#define SOCKET_JOIN_BYTES 4096
+
+static const char socket_write_failed[] =
+    "Fatal write error on socket transport";
+static const char socket_write_ignored[] = "socket.send() raised exception.";
+
+/* --- Sending --------------------------------------------------------------*/
+
+/* One system call for the front of the queue. */
+static ssize_t
+socket_send_once(TransportObject *self)
+{
+    struct iovec pieces[FL_WRITEQ_BATCH];
+    int count = fl_writeq_peek(&self->queue, pieces);
+    if (count == 1) {
+        return send(self->fd, pieces[0].iov_base, pieces[0].iov_len,
+                    MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
+    if (self->queue.size <= SOCKET_JOIN_BYTES) {
+        char joined[SOCKET_JOIN_BYTES];
+        size_t len = 0;
+        for (int i = 0; i < count; i++) {
+            memcpy(joined + len, pieces[i].iov_base, pieces[i].iov_len);
+            len += pieces[i].iov_len;
+        }
+        return send(self->fd, joined, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
+    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
+    return sendmsg(self->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static bool
+socket_is_full(int error)
+{
+    return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
+}
+
+/* Sends as much of the queue as the kernel takes. */
+static int
+socket_send_queue(TransportObject *self)
+{
+    if (!fl_transport_alive(self)) {
+        fl_raise_errno(-EBADF);
+        return -1;
+    }
+    while (!fl_writeq_is_empty(&self->queue)) {
+        ssize_t n = socket_send_once(self);
+        if (n < 0) {
+            if (socket_is_full(errno)) {
+                return 0;
+            }
+            PyErr_SetFromErrno(PyExc_OSError);
+            return -1;
+        }
+        fl_writeq_advance(&self->queue, (size_t)n);
+    }
+    return 0;
+}
+
+/* What is left waits for the poller, and counts as buffered. */
+static int
+socket_wait_for_room(TransportObject *self)
+{
+    if (fl_writeq_is_empty(&self->queue) || self->loop == NULL) {
+        return 0;
+    }
+    if (fl_transport_start_writing(self) < 0) {
+        return -1;
+    }
+    return fl_transport_maybe_pause(self, self->queue.size);
+}
+
+int
+fl_socket_flush(LoopObject *Py_UNUSED(loop), PyObject *op)
+{
+    return fl_socket_flush_held((TransportObject *)op);
+}
+
+int
+fl_socket_flush_held(TransportObject *self)
+{
+    if (!self->held) {
+        return 0;
+    }
+    self->held = false;
+    if (self->lost > 0 || self->loop == NULL) {
+        return 0;
+    }
+    PyObject *raised = fl_take_raised();
+    int rc = socket_send_queue(self);
+    if (rc < 0) {
+        fl_writeq_clear(&self->queue);
+        rc = fl_transport_fatal(self, socket_write_failed);
+    }
+    else {
+        rc = socket_wait_for_room(self);
+    }
+    if (raised != NULL) {
+        PyErr_Clear();
+        fl_put_raised(raised);
+        rc = 0;
+    }
+    return rc;
+}
+
+/* --- The poller says that there is room -----------------------------------*/
+
+/* The future that sendfile waits on, if there is one, gets a result or an
+   exception.  Runs Python: nothing but an odd Future's own code. */
+static int
+socket_wake_empty_waiter(TransportObject *self, PyObject *exc)
+{
+    PyObject *waiter = Py_XNewRef(self->empty_waiter);
+    if (waiter == NULL) {
+        return 0;
+    }
+    PyObject *result =
+        exc == NULL ? PyObject_CallMethod(waiter, "set_result", "O", Py_None)
+                    : PyObject_CallMethod(waiter, "set_exception", "O", exc);
+    Py_DECREF(waiter);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* Everything is sent: whoever waited for that goes on. */
+static int
+socket_is_drained(TransportObject *self)
+{
+    fl_transport_stop_writing(self);
+    if (socket_wake_empty_waiter(self, NULL) < 0) {
+        return -1;
+    }
+    if (self->closing && self->lost == 0) {
+        self->lost++;
+        PyObject *result = PyObject_CallMethodOneArg(
+            (PyObject *)self, fl_transport_state(self)->str__call_connection_lost,
+            Py_None);
+        Py_XDECREF(result);
+        return result == NULL ? -1 : 0;
+    }
+    return self->eof && self->loop != NULL ? fl_socket_shutdown(self) : 0;
+}
+
+int
+fl_socket_write_ready(TransportObject *self)
+{
+    if (self->lost > 0 || self->loop == NULL) {
+        return 0;
+    }
+    if (socket_send_queue(self) < 0) {
+        PyObject *exc = fl_take_raised();
+        fl_transport_stop_writing(self);
+        fl_writeq_clear(&self->queue);
+        fl_put_raised(Py_NewRef(exc));
+        int rc = fl_transport_fatal(self, socket_write_failed);
+        if (rc == 0) {
+            rc = socket_wake_empty_waiter(self, exc);
+        }
+        Py_DECREF(exc);
+        return rc;
+    }
+    /* Runs Python: the protocol may write, or close. */
+    if (fl_transport_maybe_resume(self, self->queue.size) < 0
+        || fl_socket_flush_held(self) < 0)
+    {
+        return -1;
+    }
+    if (fl_writeq_is_empty(&self->queue) && self->loop != NULL) {
+        return socket_is_drained(self);
+    }
+    return 0;
+}
+
+/* --- Writing --------------------------------------------------------------*/
+
+/* Whether len bytes more may wait for the end of the turn. */
+static bool
+socket_may_hold(TransportObject *self, size_t len)
+{
+    LoopObject *loop = (LoopObject *)self->loop;
+    size_t size = self->queue.size + len;
+    return loop->iterating && !loop->polling && size <= SOCKET_HOLD_BYTES
+           && size <= (size_t)self->high_water;
+}
+
+/* The queue, to which something was added, is empty otherwise or held. */
+static int
+socket_hold_or_send(TransportObject *self)
+{
+    if (self->held) {
+        return socket_may_hold(self, 0) ? 0 : fl_socket_flush_held(self);
+    }
+    self->held = true;
+    if (socket_may_hold(self, 0)) {
+        return fl_hold((LoopObject *)self->loop, (PyObject *)self);
+    }
+    return fl_socket_flush_held(self);
+}
+
+static int
+socket_put(TransportObject *self, PyObject *data, const char *bytes,
+           size_t len, size_t skip)
+{
+    return PyBytes_CheckExact(data)
+               ? fl_writeq_put(&self->queue, data, skip)
+               : fl_writeq_put_copy(&self->queue, bytes + skip, len - skip);
+}
+
+/* Data that is too much to be held, with nothing before it: straight from the
+   user's memory, and only the rest is kept. */
+static int
+socket_write_through(TransportObject *self, PyObject *data, const char *bytes,
+                     size_t len)
+{
+    if (!fl_transport_alive(self)) {
+        fl_raise_errno(-EBADF);
+        return fl_transport_fatal(self, socket_write_failed);
+    }
+    ssize_t n = send(self->fd, bytes, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n < 0) {
+        if (!socket_is_full(errno)) {
+            PyErr_SetFromErrno(PyExc_OSError);
+            return fl_transport_fatal(self, socket_write_failed);
+        }
+        n = 0;
+    }
+    if ((size_t)n == len) {
+        return 0;
+    }
+    if (socket_put(self, data, bytes, len, (size_t)n) < 0) {
+        return -1;
+    }
+    return socket_wait_for_room(self);
+}
+
+static int
+socket_write_buffer(TransportObject *self, PyObject *data, const char *bytes,
+                    size_t len)
+{
+    bool waiting = !fl_writeq_is_empty(&self->queue) && !self->held;
+    if (!waiting && !self->held && !socket_may_hold(self, len)) {
+        return socket_write_through(self, data, bytes, len);
+    }
+    if (socket_put(self, data, bytes, len, 0) < 0) {
+        return -1;
+    }
+    return waiting ? fl_transport_maybe_pause(self, self->queue.size)
+                   : socket_hold_or_send(self);
+}
+
+static bool
+socket_is_data(PyObject *data)
+{
+    return PyBytes_Check(data) || PyByteArray_Check(data)
+           || PyMemoryView_Check(data);
+}
+
+/* asyncio words the refusal; its first statement is the check. */
+static int
+socket_refuse_data(TransportObject *self, PyObject *data)
+{
+    PyObject *type = PyObject_GetAttrString(
+        fl_transport_state(self)->selector_events, "_SelectorSocketTransport");
+    PyObject *result =
+        type == NULL
+            ? NULL
+            : PyObject_CallMethod(type, "write", "OO", self, data);
+    Py_XDECREF(type);
+    if (result != NULL) {
+        Py_DECREF(result);
+        PyErr_SetString(PyExc_TypeError,
+                        "data argument must be a bytes-like object");
+    }
+    return -1;
+}
+
+/* The checks that write and writelines begin with. */
+static int
+socket_check_open(TransportObject *self, const char *name,
+                  const char *name_in_sendfile)
+{
+    if (self->eof) {
+        PyErr_Format(PyExc_RuntimeError,
+                     "Cannot call %s() after write_eof()", name);
+        return -1;
+    }
+    if (self->empty_waiter != NULL) {
+        PyErr_Format(PyExc_RuntimeError,
+                     "unable to %s; sendfile is in progress",
+                     name_in_sendfile);
+        return -1;
+    }
+    return 0;
+}
+
+static int
+socket_write(TransportObject *self, PyObject *data)
+{
+    if (FL_UNLIKELY(!socket_is_data(data))) {
+        return socket_refuse_data(self, data);
+    }
+    if (FL_UNLIKELY(socket_check_open(self, "write", "write") < 0)) {
+        return -1;
+    }
+    int any = PyBytes_Check(data) ? PyBytes_GET_SIZE(data) > 0
+                                  : PyObject_IsTrue(data);
+    if (any <= 0) {
+        return any;
+    }
+    if (FL_UNLIKELY(self->lost > 0 || self->loop == NULL)) {
+        return fl_transport_write_lost(self, socket_write_ignored);
+    }
+    if (FL_LIKELY(PyBytes_Check(data))) {
+        return socket_write_buffer(self, data, PyBytes_AS_STRING(data),
+                                   (size_t)PyBytes_GET_SIZE(data));
+    }
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+        return fl_transport_fatal(self, socket_write_failed);
+    }
+    int rc = socket_write_buffer(self, data, view.buf, (size_t)view.len);
+    PyBuffer_Release(&view);
+    return rc;
+}
+
+PyObject *
+fl_socket_py_write(PyObject *op, PyObject *data)
+{
+    if (FL_UNLIKELY(socket_write((TransportObject *)op, data) < 0)) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* Queues the pieces that are not empty; 1 if there were any. */
+static int
+socket_put_all(TransportObject *self, PyObject *list)
+{
+    int any = 0;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
+        PyObject *data = PyList_GET_ITEM(list, i);
+        int rc = PyObject_IsTrue(data);
+        if (rc <= 0) {
+            if (rc < 0) {
+                return -1;
+            }
+            continue;
+        }
+        Py_buffer view;
+        if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+            return -1;
+        }
+        rc = view.len == 0 ? 0
+                           : socket_put(self, data, view.buf,
+                                        (size_t)view.len, 0);
+        any |= view.len > 0;
+        PyBuffer_Release(&view);
+        if (rc < 0) {
+            return -1;
+        }
+    }
+    return any;
+}
+
+/* Each must be bytes-like; asyncio learns that before it sends anything. */
+static int
+socket_check_pieces(PyObject *list)
+{
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
+        PyObject *data = PyList_GET_ITEM(list, i);
+        int any = PyBytes_CheckExact(data) ? 0 : PyObject_IsTrue(data);
+        PyObject *view = any > 0 ? PyMemoryView_FromObject(data) : NULL;
+        if (any < 0 || (any > 0 && view == NULL)) {
+            return -1;
+        }
+        Py_XDECREF(view);
+    }
+    return 0;
+}
+
+static int
+socket_writelines(TransportObject *self, PyObject *list)
+{
+    if (socket_check_pieces(list) < 0) {
+        return -1;
+    }
+    if (self->lost > 0 || self->loop == NULL) {
+        return fl_transport_write_lost(self, socket_write_ignored);
+    }
+    bool waiting = !fl_writeq_is_empty(&self->queue) && !self->held;
+    int any = socket_put_all(self, list);
+    if (any < 0) {
+        fl_writeq_clear(&self->queue);
+        self->held = false;
+        return fl_transport_fatal(self, socket_write_failed);
+    }
+    if (!any) {
+        return 0;
+    }
+    return waiting ? fl_transport_maybe_pause(self, self->queue.size)
+                   : socket_hold_or_send(self);
+}
+
+PyObject *
+fl_socket_py_writelines(PyObject *op, PyObject *list)
+{
+    TransportObject *self = (TransportObject *)op;
+#if FL_PY312
+    int any = socket_check_open(self, "writelines", "writelines") < 0
+                  ? -1
+                  : PyObject_IsTrue(list);
+    if (any <= 0) {
+        return any < 0 ? NULL : Py_NewRef(Py_None);
+    }
+    PyObject *items = PySequence_List(list);
+    int rc = items == NULL ? -1 : socket_writelines(self, items);
+    Py_XDECREF(items);
+#else
+    /* asyncio joins them, and write() does the rest. */
+    PyObject *empty = PyBytes_FromStringAndSize(NULL, 0);
+    PyObject *joined =
+        empty == NULL ? NULL : PyObject_CallMethod(empty, "join", "O", list);
+    int rc = joined == NULL ? -1 : socket_write(self, joined);
+    Py_XDECREF(empty);
+    Py_XDECREF(joined);
+#endif
+    if (rc < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* --- The end of writing ---------------------------------------------------*/
+
+int
+fl_socket_shutdown(TransportObject *self)
+{
+    if (!fl_transport_alive(self)) {
+        fl_raise_errno(-EBADF);
+        return -1;
+    }
+    if (shutdown(self->fd, SHUT_WR) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    return 0;
+}
+
+PyObject *
+fl_socket_py_write_eof(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    TransportObject *self = (TransportObject *)op;
+    if (self->closing || self->eof) {
+        Py_RETURN_NONE;
+    }
+    self->eof = true;
+    if (fl_socket_flush_held(self) < 0) {
+        return NULL;
+    }
+    if (!self->closing && fl_writeq_is_empty(&self->queue)
+        && fl_socket_shutdown(self) < 0)
+    {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* --- sendfile -------------------------------------------------------------*/
+
+PyObject *
+fl_socket_py_make_empty_waiter(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    TransportObject *self = (TransportObject *)op;
+    if (self->empty_waiter != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
+        return NULL;
+    }
+    if (fl_socket_flush_held(self) < 0) {
+        return NULL;
+    }
+    PyObject *waiter = PyObject_CallMethodNoArgs(
+        self->loop == NULL ? Py_None : self->loop,
+        fl_transport_state(self)->str_create_future);
+    if (waiter == NULL) {
+        return NULL;
+    }
+    Py_XSETREF(self->empty_waiter, Py_NewRef(waiter));
+    if (fl_writeq_is_empty(&self->queue)
+        && socket_wake_empty_waiter(self, NULL) < 0)
+    {
+        Py_CLEAR(waiter);
+    }
+    return waiter;
+}
+
+PyObject *
+fl_socket_py_reset_empty_waiter(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    Py_CLEAR(((TransportObject *)op)->empty_waiter);
+    Py_RETURN_NONE;
+}
