@@ -15,6 +15,7 @@ from asyncio.log import logger
 from . import _by_keyword, _core
 from ._network import NetworkMixin
 from ._signals import SignalMixin
+from ._sockets import SocketMixin
 
 # Newer patch releases pass every keyword of create_task on to the Task; older ones name them.
 _TASK_KEYWORDS = (
@@ -37,7 +38,7 @@ class _Watches:
         return selectors.SelectorKey(fileobj, fileobj, watched, None)
 
 
-class Loop(_core.Loop, NetworkMixin, SignalMixin):
+class Loop(_core.Loop, NetworkMixin, SocketMixin, SignalMixin):
     """An asyncio event loop whose callbacks, tasks, futures and timers are run in C."""
 
     _by_keyword = _by_keyword

@@ -30,6 +30,9 @@ class NetworkMixin:
         _core.SocketTransport(self, rawsock, ssl_protocol, None, extra, server, context)
         return ssl_protocol._app_transport
 
+    def _make_datagram_transport(self, sock, protocol, address=None, waiter=None, extra=None):
+        return _core.DatagramTransport(self, sock, protocol, address, waiter, extra)
+
     def _check_transports(self, file, fd):
         # transports of asyncio's own classes, which a subclass of this loop may make
         transport = self._transports.get(fd)

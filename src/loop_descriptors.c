@@ -5,6 +5,7 @@
 #include "base/args.h"
 #include "loop/watcher.h"
 #include "loop_calls.h"
+#include "net/sockop.h"
 #include "net/transport.h"
 
 static int
@@ -259,4 +260,64 @@ fl_loop_py_watch_signals(PyObject *op, PyObject *file)
         loop->signal_fd = (int)fd;
     }
     Py_RETURN_NONE;
+}
+
+/* --- sock_* ---------------------------------------------------------------*/
+
+static PyObject *
+loop_sock_call(PyObject *op, const char *method, fl_sock_kind kind,
+               PyObject *const *args, Py_ssize_t nargs, PyObject *names)
+{
+    if (nargs != 2 || names != NULL) {
+        return fl_loop_call_by_keyword(op, method, args, nargs, names);
+    }
+    return fl_sockop_new((LoopObject *)op, kind, args[0], args[1]);
+}
+
+const char fl_loop_sock_recv_doc[] =
+    "sock_recv($self, sock, n)\n--\n\n"
+    "Receive at most n bytes.";
+
+PyObject *
+fl_loop_py_sock_recv(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                     PyObject *names)
+{
+    return loop_sock_call(op, "sock_recv", FL_SOCK_RECV, args, nargs, names);
+}
+
+const char fl_loop_sock_recv_into_doc[] =
+    "sock_recv_into($self, sock, buf)\n--\n\n"
+    "Receive into a buffer; return how many bytes.";
+
+PyObject *
+fl_loop_py_sock_recv_into(PyObject *op, PyObject *const *args,
+                          Py_ssize_t nargs, PyObject *names)
+{
+    return loop_sock_call(op, "sock_recv_into", FL_SOCK_RECV_INTO, args,
+                          nargs, names);
+}
+
+const char fl_loop_sock_sendall_doc[] =
+    "sock_sendall($self, sock, data)\n--\n\n"
+    "Send all of data.";
+
+PyObject *
+fl_loop_py_sock_sendall(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                        PyObject *names)
+{
+    return loop_sock_call(op, "sock_sendall", FL_SOCK_SENDALL, args, nargs,
+                          names);
+}
+
+/* What the Python half of sock_* awaits after a call that would block. */
+PyObject *
+fl_loop_py_wait_readable(PyObject *op, PyObject *sock)
+{
+    return fl_sockop_new((LoopObject *)op, FL_SOCK_READABLE, sock, NULL);
+}
+
+PyObject *
+fl_loop_py_wait_writable(PyObject *op, PyObject *sock)
+{
+    return fl_sockop_new((LoopObject *)op, FL_SOCK_WRITABLE, sock, NULL);
 }

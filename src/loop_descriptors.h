@@ -16,6 +16,14 @@ PyObject *fl_loop_py_add_raw_writer(PyObject *op, PyObject *const *args,
     Py_ssize_t nargs, PyObject *names);
 PyObject *fl_loop_py_remove_raw_reader(PyObject *op, PyObject *file);
 PyObject *fl_loop_py_remove_raw_writer(PyObject *op, PyObject *file);
+PyObject *fl_loop_py_sock_recv(PyObject *op, PyObject *const *args,
+    Py_ssize_t nargs, PyObject *names);
+PyObject *fl_loop_py_sock_recv_into(PyObject *op, PyObject *const *args,
+    Py_ssize_t nargs, PyObject *names);
+PyObject *fl_loop_py_sock_sendall(PyObject *op, PyObject *const *args,
+    Py_ssize_t nargs, PyObject *names);
+PyObject *fl_loop_py_wait_readable(PyObject *op, PyObject *sock);
+PyObject *fl_loop_py_wait_writable(PyObject *op, PyObject *sock);
 PyObject *fl_loop_py_check_free(PyObject *op, PyObject *file);
 PyObject *fl_loop_py_watched(PyObject *op, PyObject *file);
 PyObject *fl_loop_py_watch_signals(PyObject *op, PyObject *file);
@@ -25,6 +33,10 @@ extern const char fl_loop_remove_reader_doc[];
 extern const char fl_loop_remove_writer_doc[];
 extern const char fl_loop_watched_doc[];
 extern const char fl_loop_watch_signals_doc[];
+
+extern const char fl_loop_sock_recv_doc[];
+extern const char fl_loop_sock_recv_into_doc[];
+extern const char fl_loop_sock_sendall_doc[];
 
 /* With an underscore: for asyncio's own code, on any descriptor. */
 #define FL_LOOP_DESCRIPTOR_METHODS \
@@ -40,6 +52,14 @@ extern const char fl_loop_watch_signals_doc[];
     {"_add_writer", FL_METHOD(fl_loop_py_add_raw_writer), FL_FASTCALL, NULL}, \
     {"_remove_reader", fl_loop_py_remove_raw_reader, METH_O, NULL}, \
     {"_remove_writer", fl_loop_py_remove_raw_writer, METH_O, NULL}, \
+    {"sock_recv", FL_METHOD(fl_loop_py_sock_recv), FL_FASTCALL, \
+     fl_loop_sock_recv_doc}, \
+    {"sock_recv_into", FL_METHOD(fl_loop_py_sock_recv_into), FL_FASTCALL, \
+     fl_loop_sock_recv_into_doc}, \
+    {"sock_sendall", FL_METHOD(fl_loop_py_sock_sendall), FL_FASTCALL, \
+     fl_loop_sock_sendall_doc}, \
+    {"_wait_readable", fl_loop_py_wait_readable, METH_O, NULL}, \
+    {"_wait_writable", fl_loop_py_wait_writable, METH_O, NULL}, \
     {"_ensure_fd_no_transport", fl_loop_py_check_free, METH_O, NULL}, \
     {"_watched", fl_loop_py_watched, METH_O, fl_loop_watched_doc}, \
     {"_watch_signals", fl_loop_py_watch_signals, METH_O, \

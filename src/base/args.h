@@ -27,6 +27,56 @@ fl_is_common_call(PyObject *const *args, Py_ssize_t nargs, Py_ssize_t least,
     return nargs >= least;
 }
 
+/* The one argument of a method, which may be given by its name.  Borrowed. */
+static inline PyObject *
+fl_one_argument(const char *method, const char *name, PyObject *const *args,
+                Py_ssize_t nargs, PyObject *names)
+{
+    Py_ssize_t given = nargs + (names == NULL ? 0 : PyTuple_GET_SIZE(names));
+    if (FL_LIKELY(given == 1)
+        && (nargs == 1
+            || PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0),
+                                                name)
+                   == 0))
+    {
+        return args[0];
+    }
+    PyErr_Format(PyExc_TypeError, "%s() takes one argument, '%s'", method,
+                 name);
+    return NULL;
+}
+
+/* A required argument and an optional one, each by place or by name.  found
+   holds the defaults, the first of them NULL, and then what was given;
+   borrowed. */
+static inline int
+fl_two_arguments(const char *method, const char *const keywords[2],
+                 PyObject *const *args, Py_ssize_t nargs, PyObject *names,
+                 PyObject *found[2])
+{
+    Py_ssize_t by_name = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    bool right = nargs <= 2;
+    for (Py_ssize_t i = 0; right && i < nargs; i++) {
+        found[i] = args[i];
+    }
+    for (Py_ssize_t i = 0; right && i < by_name; i++) {
+        PyObject *name = PyTuple_GET_ITEM(names, i);
+        int which = PyUnicode_CompareWithASCIIString(name, keywords[0]) == 0
+                        ? 0
+                        : 1;
+        right = which >= nargs
+                && PyUnicode_CompareWithASCIIString(name, keywords[which])
+                       == 0;
+        found[which] = args[nargs + i];
+    }
+    if (FL_UNLIKELY(!right || found[0] == NULL)) {
+        PyErr_Format(PyExc_TypeError, "%s() takes '%s' and '%s'", method,
+                     keywords[0], keywords[1]);
+        return -1;
+    }
+    return 0;
+}
+
 /* callable(first, *args, **names): the arguments of a vectorcall handed on
    behind one more. */
 static inline PyObject *

@@ -100,6 +100,22 @@ fl_drop_inline_values(PyTypeObject *type)
 #endif
 }
 
+/* Whether a weak reference is to op, which is alive. */
+static inline bool
+fl_weakref_is_to(PyObject *weakref, PyObject *op)
+{
+#if FL_PY313
+    PyObject *target;
+    if (PyWeakref_GetRef(weakref, &target) <= 0) {
+        return false;
+    }
+    Py_DECREF(target);
+    return target == op;
+#else
+    return PyWeakref_GET_OBJECT(weakref) == op;
+#endif
+}
+
 /* Another length for a bytes object that nobody else has: it was made with
    room for n, and its content changed. */
 static inline void

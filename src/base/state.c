@@ -124,6 +124,8 @@ fl_state_clear(fl_state *state)
     for (int i = 0; i < FL_READBUFS; i++) {
         Py_CLEAR(state->readbufs[i]);
     }
+    PyMem_RawFree(state->datagram_arena);
+    state->datagram_arena = NULL;
     Py_CLEAR(state->kw_context);
     Py_CLEAR(state->stop);
     Py_CLEAR(state->stock_names);

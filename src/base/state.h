@@ -26,7 +26,9 @@
     X(JobQueue)     \
     X(Job)          \
     X(SocketTransport) \
-    X(Listener)
+    X(Listener)     \
+    X(SockOp)       \
+    X(DatagramTransport)
 
 /* Interned names of attributes and keywords. */
 #define FL_STRINGS(X)                                                   \
@@ -50,6 +52,8 @@
     X(connection_lost)                                                  \
     X(connection_made)                                                  \
     X(data_received)                                                    \
+    X(datagram_received)                                                \
+    X(error_received)                                                   \
     X(eof_received)                                                     \
     X(fileno)                                                           \
     X(get_buffer)                                                       \
@@ -106,13 +110,14 @@
     X(fileobj_to_fd, "selectors", "_fileobj_to_fd")                          \
     X(logger, "asyncio.log", "logger")                                       \
     X(BufferedProtocol, "asyncio.protocols", "BufferedProtocol")             \
-    X(DatagramTransport, "asyncio.transports", "DatagramTransport")          \
+    X(AsyncioDatagramTransport, "asyncio.transports", "DatagramTransport")   \
     X(FlowControlMixin, "asyncio.transports", "_FlowControlMixin")           \
     X(ReadTransport, "asyncio.transports", "ReadTransport")                  \
     X(WriteTransport, "asyncio.transports", "WriteTransport")                \
     X(TransportSocket, "asyncio.trsock", "TransportSocket")                  \
     X(selector_events, "asyncio", "selector_events")                         \
     X(Server, "asyncio.base_events", "Server")                               \
+    X(check_ssl_socket, "asyncio.base_events", "_check_ssl_socket")          \
     X(Socket, "socket", "socket")                                            \
     X(CSocket, "_socket", "socket")                                          \
     X(convert_future_exc, "asyncio.futures", "_convert_future_exc")          \
@@ -185,6 +190,7 @@ typedef struct fl_state {
 
     /* Buffers that sockets are read into: net/readbuf.h.  Owned. */
     PyObject *readbufs[FL_READBUFS];
+    char *datagram_arena;  /* see net/datagram.c */
 
     fl_pool handles;
     fl_pool timers;

@@ -45,7 +45,7 @@ watch_make(LoopObject *loop, int fd)
             return NULL;
         }
         for (size_t i = loop->watch_count; i < count; i++) {
-            watches[i] = (fl_watch){NULL, NULL, NULL, 0, 0};
+            watches[i] = (fl_watch){NULL, NULL, NULL, NULL, 0, 0};
         }
         loop->watches = watches;
         loop->watch_count = count;
@@ -182,6 +182,15 @@ fl_watch_dispatch(LoopObject *loop, const fl_event *event)
         return 0;
     }
     uint32_t ready = event->ready & watch->armed;
+    uint32_t idle = ready
+                    & ((watch->reader == NULL ? FL_POLL_READ : 0)
+                       | (watch->writer == NULL ? FL_POLL_WRITE : 0));
+    if (FL_UNLIKELY(idle)) {
+        /* Lingering, and nobody waits: not another event of that kind. */
+        uint32_t left = watch->armed & ~idle;
+        (void)fl_poller_set(&loop->poller, event->fd, watch->armed, left);
+        watch->armed = (uint16_t)left;
+    }
     if ((ready & FL_POLL_READ) && watch->reader != NULL
         && watch_queue(loop, event->fd, FL_POLL_READ, watch->reader,
                        watch->channels & FL_POLL_READ)
@@ -198,6 +207,51 @@ fl_watch_dispatch(LoopObject *loop, const fl_event *event)
     {
         return -1;
     }
+    return 0;
+}
+
+/* Whether the poller's memory of fd stems from this very file, which has been
+   open ever since: a closed one has no descriptor any more. */
+static bool
+watch_is_kept_for(const fl_watch *watch, PyObject *file)
+{
+    return watch->keeper != NULL && fl_weakref_is_to(watch->keeper, file);
+}
+
+int
+fl_watch_set_lingering(LoopObject *loop, int fd, uint32_t what,
+                       PyObject *channel, PyObject *file)
+{
+    fl_watch *watch = watch_find(loop, fd);
+    if (watch == NULL || !(watch->armed & what)
+        || *watch_side(watch, what) != NULL || !watch_is_kept_for(watch, file))
+    {
+        return fl_watch_set_channel(loop, fd, what, channel);
+    }
+    *watch_side(watch, what) = Py_NewRef(channel);
+    watch->channels |= (uint16_t)what;
+    return 0;
+}
+
+int
+fl_watch_linger(LoopObject *loop, int fd, uint32_t what, PyObject *file)
+{
+    fl_watch *watch = watch_find(loop, fd);
+    if (watch == NULL) {
+        return 0;
+    }
+    if (!watch_is_kept_for(watch, file)) {
+        PyObject *keeper = PyWeakref_NewRef(file, NULL);
+        if (keeper == NULL) {
+            return -1;
+        }
+        Py_XSETREF(watch->keeper, keeper);
+    }
+    PyObject **side = watch_side(watch, what);
+    PyObject *old = *side;
+    *side = NULL;
+    watch->channels &= (uint16_t)~what;
+    Py_XDECREF(old);
     return 0;
 }
 
@@ -245,6 +299,7 @@ fl_watches_clear(LoopObject *loop)
     for (size_t i = 0; i < count; i++) {
         Py_XDECREF(watches[i].reader);
         Py_XDECREF(watches[i].writer);
+        Py_XDECREF(watches[i].keeper);
     }
     free(watches);
 }

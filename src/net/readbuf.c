@@ -12,6 +12,18 @@ static const Py_ssize_t readbuf_sizes[FL_READBUFS] = {
 /* From so many bytes on the buffer itself is handed out. */
 static const size_t readbuf_lend_from[FL_READBUFS] = {2, 4096, 32768};
 
+fl_readbuf_habit
+fl_readbuf_habit_for(size_t n)
+{
+    uint8_t size_class = 0;
+    while (size_class + 1 < FL_READBUFS
+           && n > (size_t)readbuf_sizes[size_class])
+    {
+        size_class++;
+    }
+    return (fl_readbuf_habit){size_class, 0, true};
+}
+
 int
 fl_readbuf_take(fl_state *state, const fl_readbuf_habit *habit, fl_loan *loan)
 {

@@ -21,6 +21,9 @@ typedef struct {
     bool keeps;           /* the protocol kept a buffer: copies from now on */
 } fl_readbuf_habit;
 
+/* The habit of who asks for at most n bytes and keeps them. */
+fl_readbuf_habit fl_readbuf_habit_for(size_t n);
+
 /* A buffer on loan for one read; on the C stack of the reader. */
 typedef struct {
     PyObject *data;  /* owned: the buffer, then what the protocol gets */

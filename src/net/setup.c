@@ -1,9 +1,11 @@
 /* setup.c -- types and checks of the network layer. */
 #include "net/setup.h"
 
+#include "net/datagram.h"
 #include "net/listener.h"
 #include "net/socket.h"
 #include "net/sockobj.h"
+#include "net/sockop.h"
 
 /* From 3.13 on a Server keeps its connections and not just their number:
    whether _attach takes one argument or two. */
@@ -28,7 +30,9 @@ fl_net_setup(PyObject *module, fl_state *state)
 {
     return setup_ask_server(state) < 0 || fl_sockobj_setup(state) < 0
                    || fl_socket_setup(module, state) < 0
+                   || fl_datagram_setup(module, state) < 0
                    || fl_listener_setup(module, state) < 0
+                   || fl_sockop_setup(module, state) < 0
                ? -1
                : 0;
 }

@@ -301,9 +301,13 @@ socket_set_protocol(TransportObject *self, PyObject *protocol)
 }
 
 static PyObject *
-socket_py_set_protocol(PyObject *op, PyObject *protocol)
+socket_py_set_protocol(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                       PyObject *names)
 {
-    if (socket_set_protocol((TransportObject *)op, protocol) < 0) {
+    PyObject *protocol =
+        fl_one_argument("set_protocol", "protocol", args, nargs, names);
+    if (protocol == NULL
+        || socket_set_protocol((TransportObject *)op, protocol) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -354,19 +358,19 @@ static PyMethodDef socket_methods[] = {
     FL_TRANSPORT_METHODS,
     FL_TRANSPORT_READ_METHODS,
     FL_TRANSPORT_WRITE_METHODS,
-    {"write", fl_socket_py_write, METH_O,
-     PyDoc_STR("write($self, data, /)\n--\n\n"
+    {"write", FL_METHOD(fl_socket_py_write), FL_FASTCALL,
+     PyDoc_STR("write($self, data)\n--\n\n"
                "Send bytes, as soon as the peer takes them.")},
-    {"writelines", fl_socket_py_writelines, METH_O,
-     PyDoc_STR("writelines($self, list_of_data, /)\n--\n\n"
+    {"writelines", FL_METHOD(fl_socket_py_writelines), FL_FASTCALL,
+     PyDoc_STR("writelines($self, list_of_data)\n--\n\n"
                "Send several pieces of bytes.")},
     {"write_eof", fl_socket_py_write_eof, METH_NOARGS,
      PyDoc_STR("write_eof($self, /)\n--\n\n"
                "Close the sending half once everything is sent.")},
     {"can_write_eof", socket_py_can_write_eof, METH_NOARGS,
      PyDoc_STR("can_write_eof($self, /)\n--\n\nTrue.")},
-    {"set_protocol", socket_py_set_protocol, METH_O,
-     PyDoc_STR("set_protocol($self, protocol, /)\n--\n\n"
+    {"set_protocol", FL_METHOD(socket_py_set_protocol), FL_FASTCALL,
+     PyDoc_STR("set_protocol($self, protocol)\n--\n\n"
                "Tell another protocol from now on.")},
     {"close", socket_py_close, METH_NOARGS,
      PyDoc_STR("close($self, /)\n--\n\n"
@@ -382,51 +386,6 @@ static PyMethodDef socket_methods[] = {
 };
 
 /* --- Making ---------------------------------------------------------------*/
-
-/* What asyncio asks the socket for at once, so that it is known later. */
-static int
-socket_ask_names(TransportObject *self)
-{
-    struct sockaddr_storage raw;
-    socklen_t len = sizeof(raw);
-    if (getsockname(self->fd, (struct sockaddr *)&raw, &len) == 0) {
-        fl_address_set(&self->name, &raw, len);
-        self->family = (uint8_t)raw.ss_family;
-    }
-    len = sizeof(raw);
-    if (getpeername(self->fd, (struct sockaddr *)&raw, &len) == 0) {
-        fl_address_set(&self->peer, &raw, len);
-    }
-    return 0;
-}
-
-/* The same through the socket object, for families with other addresses. */
-static int
-socket_ask_odd_names(TransportObject *self)
-{
-    fl_state *state = fl_transport_state(self);
-    PyObject *names[] = {state->str_sockname, state->str_peername};
-    PyObject *methods[] = {state->str_getsockname, state->str_getpeername};
-    for (int i = 0; i < 2; i++) {
-        if (PyDict_Contains(self->extra, names[i]) != 0) {
-            continue;
-        }
-        PyObject *value = PyObject_CallMethodNoArgs(self->file, methods[i]);
-        if (value == NULL) {
-            if (!PyErr_ExceptionMatches(PyExc_OSError)) {
-                return -1;
-            }
-            PyErr_Clear();
-            value = Py_NewRef(Py_None);
-        }
-        int rc = PyDict_SetItem(self->extra, names[i], value);
-        Py_DECREF(value);
-        if (rc < 0) {
-            return -1;
-        }
-    }
-    return 0;
-}
 
 TransportObject *
 fl_socket_new(LoopObject *loop, int fd, PyObject *file, PyObject *protocol,
@@ -447,16 +406,10 @@ fl_socket_new(LoopObject *loop, int fd, PyObject *file, PyObject *protocol,
     }
     if (rc == 0 && file != NULL) {
         self->file = Py_NewRef(file);
-        rc = socket_ask_names(self);
+        rc = fl_transport_keep_names(self);
         if (self->family == AF_INET || self->family == AF_INET6) {
             int on = 1;
             (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-        }
-        else if (rc == 0) {
-            if (self->extra == NULL) {
-                self->extra = PyDict_New();
-            }
-            rc = self->extra == NULL ? -1 : socket_ask_odd_names(self);
         }
     }
     if (rc < 0) {
@@ -491,15 +444,8 @@ socket_new(PyTypeObject *Py_UNUSED(type), PyObject *args, PyObject *kwargs)
     if (owner == NULL) {
         return NULL;
     }
-    fl_state *state = owner->state;
-    int fd = fl_sockobj_ask(state, sock);
+    int fd = fl_transport_ask_fd(owner, sock);
     if (fd < 0) {
-        if (!PyErr_Occurred()) {
-            PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %d", fd);
-        }
-        return NULL;
-    }
-    if (fl_transport_check_free(owner, fd, sock) < 0) {
         return NULL;
     }
     TransportObject *self =
@@ -510,7 +456,8 @@ socket_new(PyTypeObject *Py_UNUSED(type), PyObject *args, PyObject *kwargs)
         return NULL;
     }
     if ((server != Py_None && fl_transport_attach(self, server) < 0)
-        || fl_transport_begin(self, state->str__start_reading, waiter) < 0)
+        || fl_transport_begin(self, owner->state->str__start_reading,
+                              waiter) < 0)
     {
         fl_transport_forget(self);
         Py_CLEAR(self);
@@ -548,21 +495,8 @@ fl_socket_setup(PyObject *module, fl_state *state)
     if (state->SocketTransport_type == NULL) {
         return -1;
     }
-    PyObject *type = (PyObject *)state->SocketTransport_type;
-    PyObject *mode = PyObject_GetAttrString(state->selector_events,
-                                            "_SelectorSocketTransport");
-    if (mode != NULL) {
-        Py_SETREF(mode, PyObject_GetAttrString(mode, "_sendfile_compatible"));
-    }
-    int rc = mode == NULL
-                     || PyObject_SetAttrString(type, "_sendfile_compatible",
-                                               mode)
-                            < 0
-                     || PyObject_SetAttrString(type, "_start_tls_compatible",
-                                               Py_True)
-                            < 0
-                 ? -1
-                 : 0;
-    Py_XDECREF(mode);
-    return rc;
+    return fl_transport_copy_constants(
+        state, state->SocketTransport_type, "_SelectorSocketTransport",
+        (const char *const[]){"_sendfile_compatible", "_start_tls_compatible",
+                              "max_size", NULL});
 }

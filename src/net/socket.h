@@ -37,8 +37,10 @@ int fl_socket_write_ready(TransportObject *self) FL_RAISES;
 /* write_eof() was called and everything is sent. */
 int fl_socket_shutdown(TransportObject *self) FL_RAISES;
 
-PyObject *fl_socket_py_write(PyObject *op, PyObject *data);
-PyObject *fl_socket_py_writelines(PyObject *op, PyObject *list);
+PyObject *fl_socket_py_write(PyObject *op, PyObject *const *args,
+                             Py_ssize_t nargs, PyObject *names);
+PyObject *fl_socket_py_writelines(PyObject *op, PyObject *const *args,
+                                  Py_ssize_t nargs, PyObject *names);
 PyObject *fl_socket_py_write_eof(PyObject *op, PyObject *ignored);
 PyObject *fl_socket_py_make_empty_waiter(PyObject *op, PyObject *ignored);
 PyObject *fl_socket_py_reset_empty_waiter(PyObject *op, PyObject *ignored);

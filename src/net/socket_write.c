@@ -10,6 +10,8 @@
 
 #include <errno.h>
 
+#include "base/args.h"
+
 /* So much is held back at most. */
 #define SOCKET_HOLD_BYTES 65536
 
@@ -341,9 +343,11 @@ socket_write(TransportObject *self, PyObject *data)
 }
 
 PyObject *
-fl_socket_py_write(PyObject *op, PyObject *data)
+fl_socket_py_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                   PyObject *names)
 {
-    if (FL_UNLIKELY(socket_write((TransportObject *)op, data) < 0)) {
+    PyObject *data = fl_one_argument("write", "data", args, nargs, names);
+    if (FL_UNLIKELY(data == NULL || socket_write((TransportObject *)op, data) < 0)) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -385,9 +389,13 @@ socket_check_pieces(PyObject *list)
 {
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
         PyObject *data = PyList_GET_ITEM(list, i);
-        int any = PyBytes_CheckExact(data) ? 0 : PyObject_IsTrue(data);
-        PyObject *view = any > 0 ? PyMemoryView_FromObject(data) : NULL;
-        if (any < 0 || (any > 0 && view == NULL)) {
+        int look = PyBytes_CheckExact(data) ? 0 : 1;
+#if FL_PY314
+        /* What is false counts as empty there. */
+        look = look ? PyObject_IsTrue(data) : 0;
+#endif
+        PyObject *view = look > 0 ? PyMemoryView_FromObject(data) : NULL;
+        if (look < 0 || (look > 0 && view == NULL)) {
             return -1;
         }
         Py_XDECREF(view);
@@ -419,9 +427,15 @@ socket_writelines(TransportObject *self, PyObject *list)
 }
 
 PyObject *
-fl_socket_py_writelines(PyObject *op, PyObject *list)
+fl_socket_py_writelines(PyObject *op, PyObject *const *args,
+                        Py_ssize_t nargs, PyObject *names)
 {
     TransportObject *self = (TransportObject *)op;
+    PyObject *list =
+        fl_one_argument("writelines", "list_of_data", args, nargs, names);
+    if (list == NULL) {
+        return NULL;
+    }
 #if FL_PY312
     int any = socket_check_open(self, "writelines", "writelines") < 0
                   ? -1

@@ -1,5 +1,6 @@
-/* transport.c -- what all transports have in common: life and flow control.
-   What Python sees of it is in transport_api.c. */
+/* transport.c -- what all transports have in common: the end of a connection,
+   watching, flow control.  transport_make.c has the beginning, transport_api.c
+   what Python sees. */
 #include "net/transport.h"
 
 #include <errno.h>
@@ -64,9 +65,8 @@ fl_transport_call_soon(TransportObject *self, PyObject *callback,
     return handle == NULL ? -1 : 0;
 }
 
-/* The same for one of the transport's own methods. */
-static int
-transport_call_own_soon(TransportObject *self, PyObject *name, PyObject *arg)
+int
+fl_transport_call_own_soon(TransportObject *self, PyObject *name, PyObject *arg)
 {
     PyObject *method = PyObject_GetAttr((PyObject *)self, name);
     if (method == NULL) {
@@ -87,78 +87,6 @@ fl_transport_alive(TransportObject *self)
 
 /* --- Life -----------------------------------------------------------------*/
 
-TransportObject *
-fl_transport_alloc(PyTypeObject *type, const fl_channel_ops *ops)
-{
-    TransportObject *self = (TransportObject *)type->tp_alloc(type, 0);
-    if (self != NULL) {
-        self->ops = ops;
-        self->fd = -1;
-        self->high_water = 64 * 1024;
-        self->low_water = 16 * 1024;
-        fl_writeq_init(&self->queue);
-    }
-    return self;
-}
-
-int
-fl_transport_check_free(LoopObject *loop, int fd, PyObject *file)
-{
-    PyObject *owner = fl_watch_owner(loop, fd);
-    if (FL_LIKELY(owner == NULL || ((TransportObject *)owner)->closing)) {
-        return 0;
-    }
-    Py_INCREF(owner);
-    PyErr_Format(PyExc_RuntimeError,
-                 "File descriptor %R is used by transport %R", file, owner);
-    Py_DECREF(owner);
-    return -1;
-}
-
-int
-fl_transport_own(TransportObject *self, LoopObject *loop, int fd)
-{
-    if (fl_watch_own(loop, fd, (PyObject *)self) < 0) {
-        return -1;
-    }
-    self->fd = self->number = fd;
-    Py_XSETREF(self->loop, Py_NewRef(loop));
-    self->protocol_connected = true;
-    return 0;
-}
-
-int
-fl_transport_attach(TransportObject *self, PyObject *server)
-{
-    fl_state *state = fl_transport_state(self);
-    PyObject *stack[2] = {server, (PyObject *)self};
-    PyObject *result = PyObject_VectorcallMethod(
-        state->str__attach, stack, state->servers_know_clients ? 2 : 1, NULL);
-    if (result == NULL) {
-        return -1;
-    }
-    Py_DECREF(result);
-    Py_XSETREF(self->server, Py_NewRef(server));
-    return 0;
-}
-
-void
-fl_transport_forget(TransportObject *self)
-{
-    LoopObject *loop = fl_transport_loop(self);
-    if (self->fd >= 0 && loop != NULL) {
-        fl_watch_disown(loop, self->fd, (PyObject *)self);
-    }
-    self->fd = -1;
-    self->closing = true;
-    PyObject *raised = fl_take_raised();
-    Py_CLEAR(self->file);
-    Py_CLEAR(self->loop);
-    if (raised != NULL) {
-        fl_put_raised(raised);
-    }
-}
-
 /* Runs Python: Server._detach, whose waiters wake up. */
 static int
 transport_detach(TransportObject *self)
@@ -175,33 +103,6 @@ transport_detach(TransportObject *self)
     Py_DECREF(server);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
-}
-
-int
-fl_transport_begin(TransportObject *self, PyObject *start, PyObject *waiter)
-{
-    fl_state *state = fl_transport_state(self);
-    PyObject *made =
-        PyObject_GetAttr(self->protocol, state->str_connection_made);
-    if (made == NULL) {
-        return -1;
-    }
-    int rc = fl_transport_call_soon(self, made, (PyObject *)self);
-    Py_DECREF(made);
-    if (rc == 0 && start != NULL) {
-        /* Only when connection_made() has been called. */
-        rc = transport_call_own_soon(self, start, NULL);
-    }
-    if (rc == 0 && waiter != NULL && waiter != Py_None) {
-        LoopObject *loop = fl_transport_loop(self);
-        PyObject *args[2] = {waiter, Py_None};
-        HandleObject *handle =
-            fl_call_soon(loop, state->set_result_unless_cancelled, args, 2,
-                         self->context, false);
-        Py_XDECREF(handle);
-        rc = handle == NULL ? -1 : 0;
-    }
-    return rc;
 }
 
 void
@@ -282,7 +183,7 @@ fl_transport_lose(TransportObject *self, PyObject *exc)
 int
 fl_transport_schedule_lost(TransportObject *self, PyObject *exc)
 {
-    return transport_call_own_soon(
+    return fl_transport_call_own_soon(
         self, fl_transport_state(self)->str__call_connection_lost,
         exc == NULL ? Py_None : exc);
 }
@@ -508,6 +409,27 @@ transport_report_step(LoopObject *loop, TransportObject *self,
     fl_put_raised(exc);
     int rc = fl_report_callback((PyObject *)loop, handle);
     fl_handle_let_go(handle);
+    return rc;
+}
+
+int
+fl_transport_report(TransportObject *self, const char *method)
+{
+    if (fl_report_must_leave()) {
+        return -1;
+    }
+    LoopObject *loop = fl_transport_loop(self);
+    PyObject *exc = fl_take_raised();
+    PyObject *context = loop == NULL ? NULL : PyContext_CopyCurrent();
+    if (context == NULL) {
+        PyErr_Clear();
+        fl_put_raised(exc);
+        PyErr_WriteUnraisable((PyObject *)self);
+        return 0;
+    }
+    fl_put_raised(exc);
+    int rc = transport_report_step(loop, self, context, method);
+    Py_DECREF(context);
     return rc;
 }
 

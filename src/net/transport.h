@@ -87,6 +87,20 @@ TransportObject *fl_transport_alloc(PyTypeObject *type,
 int fl_transport_check_free(LoopObject *loop, int fd, PyObject *file)
     FL_RAISES;
 
+/* file.fileno(), which must not be another transport's; -1 with an exception.
+   Runs Python. */
+int fl_transport_ask_fd(LoopObject *loop, PyObject *file) FL_RAISES;
+
+/* Asks the socket for the addresses of both ends, so that they are known when
+   it is closed. */
+int fl_transport_keep_names(TransportObject *self) FL_RAISES;
+
+/* Class attributes that are to be as in asyncio's class `like`.  names ends
+   with NULL. */
+int fl_transport_copy_constants(fl_state *state, PyTypeObject *type,
+                                const char *like, const char *const *names)
+    FL_RAISES;
+
 /* Takes possession of fd.  On failure the descriptor stays the caller's. */
 int fl_transport_own(TransportObject *self, LoopObject *loop, int fd)
     FL_RAISES;
@@ -106,6 +120,10 @@ int fl_transport_begin(TransportObject *self, PyObject *start,
 /* loop.call_soon(callback, arg) in the transport's context, if it has one. */
 int fl_transport_call_soon(TransportObject *self, PyObject *callback,
                            PyObject *arg) FL_RAISES;
+
+/* The same for one of the transport's own methods. */
+int fl_transport_call_own_soon(TransportObject *self, PyObject *name,
+                               PyObject *arg) FL_RAISES;
 
 /* Whether the descriptor is still the one that we were given. */
 bool fl_transport_alive(TransportObject *self);
@@ -139,6 +157,9 @@ int fl_transport_run(LoopObject *loop, TransportObject *self,
                      PyObject *context, int (*step)(TransportObject *),
                      const char *method) FL_RAISES;
 
+/* The same within a step, which goes on.  Runs Python. */
+int fl_transport_report(TransportObject *self, const char *method) FL_RAISES;
+
 /* --- Flow control ---------------------------------------------------------*/
 
 /* The bytes that asyncio would have in its buffer now. */
@@ -161,6 +182,9 @@ int fl_transport_write_lost(TransportObject *self, const char *warning)
 /* protocol.name(arg), arg may be NULL.  Runs Python. */
 PyObject *fl_transport_call_protocol(TransportObject *self, PyObject *name,
                                      PyObject *arg) FL_RAISES;
+
+/* get_extra_info(name) for a socket's "socket", "peername", "sockname". */
+PyObject *fl_transport_info(TransportObject *self, PyObject *name) FL_RAISES;
 
 /* Logs "%r text" at debug level, in debug mode only.  Runs Python. */
 int fl_transport_log(TransportObject *self, const char *format) FL_RAISES;
@@ -190,6 +214,27 @@ int fl_transport_traverse(PyObject *op, visitproc visit, void *arg);
 int fl_transport_clear(PyObject *op);
 void fl_transport_finalize(PyObject *op);
 void fl_transport_dealloc(PyObject *op);
+
+static inline void
+fl_transport_clear_weakrefs(PyObject *op)
+{
+    if (((TransportObject *)op)->weakrefs != NULL) {
+        PyObject_ClearWeakRefs(op);
+    }
+}
+
+/* The end of dealloc, for types with more fields: everything is cleared. */
+void fl_transport_free(PyObject *op);
+
+#define FL_TRANSPORT_MEMBERS                                               \
+    {"__dictoffset__", T_PYSSIZET, offsetof(TransportObject, dict),        \
+     READONLY},                                                            \
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(TransportObject, weakrefs),\
+     READONLY},                                                            \
+    {"_server", T_OBJECT, offsetof(TransportObject, server), READONLY},    \
+    {"_conn_lost", T_UINT, offsetof(TransportObject, lost), READONLY},     \
+    {"_sock_fd", T_INT, offsetof(TransportObject, number), READONLY},      \
+    {"_fileno", T_INT, offsetof(TransportObject, number), READONLY}
 
 #define FL_TRANSPORT_METHODS                                               \
     {"is_closing", fl_transport_py_is_closing, METH_NOARGS,                \

@@ -55,15 +55,37 @@ transport_socket(TransportObject *self)
     return self->file;
 }
 
+/* What is left of a socket when the transport closed it: an object of its
+   kind without a descriptor. */
+static PyObject *
+transport_closed_socket(TransportObject *self)
+{
+    PyObject *sock = PyObject_CallFunction(
+        fl_transport_state(self)->Socket, "iiii", (int)self->family,
+        (int)SOCK_STREAM, self->proto, INT_MAX);
+    PyObject *detached =
+        sock == NULL ? NULL : PyObject_CallMethod(sock, "detach", NULL);
+    if (detached == NULL) {
+        Py_CLEAR(sock);
+    }
+    Py_XDECREF(detached);
+    return sock;
+}
+
 static PyObject *
 transport_make_socket_info(TransportObject *self)
 {
-    fl_state *state = fl_transport_state(self);
-    PyObject *sock = transport_socket(self);
+    PyObject *sock = Py_XNewRef(transport_socket(self));
+    if (sock == NULL && !PyErr_Occurred()) {
+        sock = transport_closed_socket(self);
+    }
     if (sock == NULL) {
         return NULL;
     }
-    return PyObject_CallOneArg(state->TransportSocket, sock);
+    PyObject *info =
+        PyObject_CallOneArg(fl_transport_state(self)->TransportSocket, sock);
+    Py_DECREF(sock);
+    return info;
 }
 
 /* asyncio asks once, when the transport is made, and None means that the
@@ -139,6 +161,16 @@ transport_find_info(TransportObject *self, PyObject *name)
     return value;
 }
 
+PyObject *
+fl_transport_info(TransportObject *self, PyObject *name)
+{
+    PyObject *value = transport_find_info(self, name);
+    if (value == NULL && !PyErr_Occurred()) {
+        value = Py_NewRef(Py_None);
+    }
+    return value;
+}
+
 /* The name as the interned string that the code above compares with. */
 static PyObject *
 transport_known_name(fl_state *state, PyObject *name)
@@ -161,35 +193,19 @@ fl_transport_py_get_extra_info(PyObject *op, PyObject *const *args,
                                Py_ssize_t nargs, PyObject *names)
 {
     TransportObject *self = (TransportObject *)op;
-    PyObject *name = nargs > 0 ? args[0] : NULL;
-    PyObject *fallback = nargs > 1 ? args[1] : Py_None;
-    Py_ssize_t given = names == NULL ? 0 : PyTuple_GET_SIZE(names);
-    bool wrong = nargs > 2;
-    for (Py_ssize_t i = 0; i < given; i++) {
-        PyObject *keyword = PyTuple_GET_ITEM(names, i);
-        if (PyUnicode_CompareWithASCIIString(keyword, "name") == 0
-            && nargs < 1)
-        {
-            name = args[nargs + i];
-        }
-        else if (PyUnicode_CompareWithASCIIString(keyword, "default") == 0
-                 && nargs < 2)
-        {
-            fallback = args[nargs + i];
-        }
-        else {
-            wrong = true;
-        }
-    }
-    if (wrong || name == NULL) {
-        PyErr_SetString(PyExc_TypeError,
-                        "get_extra_info() takes a name and a default");
+    PyObject *found[2] = {NULL, Py_None};
+    if (fl_two_arguments("get_extra_info",
+                         (const char *const[]){"name", "default"}, args,
+                         nargs, names, found)
+        < 0)
+    {
         return NULL;
     }
-    name = transport_known_name(fl_type_state(Py_TYPE(op)), name);
+    PyObject *name =
+        transport_known_name(fl_transport_state(self), found[0]);
     PyObject *value = transport_find_info(self, name);
     if (value == NULL && !PyErr_Occurred()) {
-        value = Py_NewRef(fallback);
+        value = Py_NewRef(found[1]);
     }
     return value;
 }
@@ -407,13 +423,7 @@ transport_get_protocol_attr(PyObject *op, void *Py_UNUSED(closure))
 }
 
 PyMemberDef fl_transport_members[] = {
-    {"__dictoffset__", T_PYSSIZET, offsetof(TransportObject, dict), READONLY},
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(TransportObject, weakrefs),
-     READONLY},
-    {"_server", T_OBJECT, offsetof(TransportObject, server), READONLY},
-    {"_conn_lost", T_UINT, offsetof(TransportObject, lost), READONLY},
-    {"_sock_fd", T_INT, offsetof(TransportObject, number), READONLY},
-    {"_fileno", T_INT, offsetof(TransportObject, number), READONLY},
+    FL_TRANSPORT_MEMBERS,
     {NULL},
 };
 
@@ -528,18 +538,21 @@ fl_transport_finalize(PyObject *op)
 }
 
 void
+fl_transport_free(PyObject *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+void
 fl_transport_dealloc(PyObject *op)
 {
-    TransportObject *self = (TransportObject *)op;
     if (PyObject_CallFinalizerFromDealloc(op) < 0) {
         return;  /* somebody holds it again */
     }
-    PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
-    if (self->weakrefs != NULL) {
-        PyObject_ClearWeakRefs(op);
-    }
+    fl_transport_clear_weakrefs(op);
     fl_transport_clear(op);
-    type->tp_free(op);
-    Py_DECREF(type);
+    fl_transport_free(op);
 }

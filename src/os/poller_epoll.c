@@ -57,9 +57,10 @@ fl_poller_set(fl_poller *poller, int fd, uint32_t had, uint32_t wanted)
 {
     struct epoll_event event = {.events = poller_mask(wanted), .data.fd = fd};
     if (wanted == 0) {
-        /* Already gone is fine: the kernel forgets a closed descriptor. */
+        /* Already gone is fine: the kernel forgets a closed descriptor, and
+           its number may be a regular file's by now (EPERM). */
         if (epoll_ctl(poller->epoll_fd, EPOLL_CTL_DEL, fd, &event) < 0
-            && errno != ENOENT && errno != EBADF)
+            && errno != ENOENT && errno != EBADF && errno != EPERM)
         {
             return -errno;
         }

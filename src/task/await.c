@@ -73,9 +73,8 @@ fl_await_forget_value(fl_state *state)
     Py_DECREF(item);
 }
 
-/* StopIteration(value), raised.  Steals value. */
-static void
-await_raise_stop(fl_state *state, PyObject *value)
+void
+fl_await_raise_stop(fl_state *state, PyObject *value)
 {
     PyTypeObject *type = (PyTypeObject *)PyExc_StopIteration;
     PyStopIterationObject *used = await_reuse_stop(state, value);
@@ -138,7 +137,7 @@ future_iter_next(PyObject *op)
             Py_DECREF(result);
             return NULL;  /* StopIteration with no value */
         }
-        await_raise_stop(fl_type_state(Py_TYPE(op)), result);
+        fl_await_raise_stop(fl_type_state(Py_TYPE(op)), result);
         return NULL;
     }
     return result;
@@ -154,15 +153,13 @@ future_iter_send_method(PyObject *op, PyObject *Py_UNUSED(value))
     return result;
 }
 
-/* throw(type[, value[, traceback]]), with all the old spellings. */
-static PyObject *
-future_iter_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+void
+fl_await_raise_thrown(PyObject *const *args, Py_ssize_t nargs)
 {
-    FutureIterObject *iter = (FutureIterObject *)op;
     if (nargs < 1 || nargs > 3) {
         PyErr_Format(PyExc_TypeError,
                      "throw expected 1 to 3 arguments, got %zd", nargs);
-        return NULL;
+        return;
     }
 #if FL_PY312
     if (nargs > 1
@@ -171,7 +168,7 @@ future_iter_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
                         "deprecated, use the single-arg signature instead.",
                         1) < 0)
     {
-        return NULL;
+        return;
     }
 #endif
     PyObject *type = args[0];
@@ -180,7 +177,7 @@ future_iter_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
     if (tb != NULL && !PyTraceBack_Check(tb)) {
         PyErr_SetString(PyExc_TypeError,
                         "throw() third argument must be a traceback object");
-        return NULL;
+        return;
     }
     Py_INCREF(type);
     Py_XINCREF(value);
@@ -207,14 +204,20 @@ future_iter_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
                         "instances of such a class");
         goto fail;
     }
-    Py_CLEAR(iter->future);
     PyErr_Restore(type, value, tb);
-    return NULL;
+    return;
 
 fail:
     Py_DECREF(type);
     Py_XDECREF(value);
     Py_XDECREF(tb);
+}
+
+static PyObject *
+future_iter_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
+{
+    Py_CLEAR(((FutureIterObject *)op)->future);
+    fl_await_raise_thrown(args, nargs);
     return NULL;
 }
 
