@@ -13,6 +13,7 @@ from asyncio.base_events import BaseEventLoop
 from asyncio.log import logger
 
 from . import _by_keyword, _core
+from ._names import NamesMixin
 from ._network import NetworkMixin
 from ._signals import SignalMixin
 from ._sockets import SocketMixin
@@ -38,7 +39,7 @@ class _Watches:
         return selectors.SelectorKey(fileobj, fileobj, watched, None)
 
 
-class Loop(_core.Loop, NetworkMixin, SocketMixin, SignalMixin):
+class Loop(_core.Loop, NetworkMixin, SocketMixin, NamesMixin, SignalMixin):
     """An asyncio event loop whose callbacks, tasks, futures and timers are run in C."""
 
     _by_keyword = _by_keyword

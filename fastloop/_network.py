@@ -33,6 +33,12 @@ class NetworkMixin:
     def _make_datagram_transport(self, sock, protocol, address=None, waiter=None, extra=None):
         return _core.DatagramTransport(self, sock, protocol, address, waiter, extra)
 
+    def _make_read_pipe_transport(self, pipe, protocol, waiter=None, extra=None):
+        return _core.ReadPipeTransport(self, pipe, protocol, waiter, extra)
+
+    def _make_write_pipe_transport(self, pipe, protocol, waiter=None, extra=None):
+        return _core.WritePipeTransport(self, pipe, protocol, waiter, extra)
+
     def _check_transports(self, file, fd):
         # transports of asyncio's own classes, which a subclass of this loop may make
         transport = self._transports.get(fd)

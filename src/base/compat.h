@@ -109,10 +109,25 @@ fl_weakref_is_to(PyObject *weakref, PyObject *op)
     if (PyWeakref_GetRef(weakref, &target) <= 0) {
         return false;
     }
-    Py_DECREF(target);
+    Py_DECREF(target);  // op is alive, so this is not the last
     return target == op;
 #else
     return PyWeakref_GET_OBJECT(weakref) == op;
+#endif
+}
+
+/* What a weak reference is to, or NULL without an exception.  New
+   reference. */
+static inline PyObject *
+fl_weakref_target(PyObject *weakref)
+{
+#if FL_PY313
+    PyObject *target;
+    (void)PyWeakref_GetRef(weakref, &target);
+    return target;
+#else
+    PyObject *target = PyWeakref_GET_OBJECT(weakref);
+    return target == Py_None ? NULL : Py_NewRef(target);
 #endif
 }
 

@@ -83,6 +83,8 @@ fl_state_traverse(fl_state *state, visitproc visit, void *arg)
     FL_IMPORTS(FL_VISIT)
 #undef FL_VISIT
     Py_VISIT(state->AsyncioThreadHandle);
+    Py_VISIT(state->stream_data_received);
+    Py_VISIT(state->stream_feed_data);
     Py_VISIT(state->add_to_awaited_by);
     Py_VISIT(state->discard_from_awaited_by);
     Py_VISIT(state->swap_current_task);
@@ -114,6 +116,8 @@ fl_state_clear(fl_state *state)
     FL_IMPORTS(FL_CLEAR)
 #undef FL_CLEAR
     Py_CLEAR(state->AsyncioThreadHandle);
+    Py_CLEAR(state->stream_data_received);
+    Py_CLEAR(state->stream_feed_data);
     Py_CLEAR(state->add_to_awaited_by);
     Py_CLEAR(state->discard_from_awaited_by);
     Py_CLEAR(state->swap_current_task);

@@ -28,7 +28,9 @@
     X(SocketTransport) \
     X(Listener)     \
     X(SockOp)       \
-    X(DatagramTransport)
+    X(DatagramTransport) \
+    X(ReadPipeTransport) \
+    X(WritePipeTransport)
 
 /* Interned names of attributes and keywords. */
 #define FL_STRINGS(X)                                                   \
@@ -43,6 +45,15 @@
     X(_process_self_data)                                               \
     X(_run_in_executor_slowly)                                          \
     X(_run)                                                             \
+    X(_stream_reader_wr)                                                \
+    X(feed_data)                                                        \
+    X(_eof)                                                             \
+    X(_buffer)                                                          \
+    X(_waiter)                                                          \
+    X(_limit)                                                           \
+    X(_transport)                                                       \
+    X(_paused)                                                          \
+    X(pause_reading)                                                    \
     X(_attach)                                                          \
     X(_call_connection_lost)                                            \
     X(_detach)                                                          \
@@ -117,6 +128,8 @@
     X(TransportSocket, "asyncio.trsock", "TransportSocket")                  \
     X(selector_events, "asyncio", "selector_events")                         \
     X(Server, "asyncio.base_events", "Server")                               \
+    X(StreamReader, "asyncio.streams", "StreamReader")                       \
+    X(StreamReaderProtocol, "asyncio.streams", "StreamReaderProtocol")       \
     X(check_ssl_socket, "asyncio.base_events", "_check_ssl_socket")          \
     X(Socket, "socket", "socket")                                            \
     X(CSocket, "_socket", "socket")                                          \
@@ -140,6 +153,10 @@ typedef struct fl_state {
 
     /* events._ThreadSafeHandle where it exists (3.14), else events.Handle. */
     PyObject *AsyncioThreadHandle;
+
+    /* Their methods as they were at import: net/reader.c. */
+    PyObject *stream_data_received;
+    PyObject *stream_feed_data;
 
     /* The function that asyncio.graph needs for a second waiter, or NULL. */
     PyObject *add_to_awaited_by;

@@ -3,6 +3,8 @@
 
 #include "net/datagram.h"
 #include "net/listener.h"
+#include "net/pipe.h"
+#include "net/reader.h"
 #include "net/socket.h"
 #include "net/sockobj.h"
 #include "net/sockop.h"
@@ -31,6 +33,8 @@ fl_net_setup(PyObject *module, fl_state *state)
     return setup_ask_server(state) < 0 || fl_sockobj_setup(state) < 0
                    || fl_socket_setup(module, state) < 0
                    || fl_datagram_setup(module, state) < 0
+                   || fl_pipe_setup(module, state) < 0
+                   || fl_reader_setup(state) < 0
                    || fl_listener_setup(module, state) < 0
                    || fl_sockop_setup(module, state) < 0
                ? -1

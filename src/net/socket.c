@@ -9,6 +9,7 @@
 #include <netinet/tcp.h>
 
 #include "base/args.h"
+#include "net/reader.h"
 #include "net/sockobj.h"
 
 /* --- Reading --------------------------------------------------------------*/
@@ -73,6 +74,19 @@ socket_read_data(TransportObject *self)
     }
     ssize_t n = socket_receive(self, fl_readbuf_space(&loan),
                                fl_readbuf_size(&loan));
+    if (n > 0 && self->read_mode == FL_READ_STREAM) {
+        int fed = fl_reader_feed(state, self->protocol,
+                                 fl_readbuf_space(&loan), (size_t)n);
+        if (FL_LIKELY(fed != 0)) {
+            fl_readbuf_learn(&self->habit, &loan, (size_t)n);
+            fl_readbuf_done(state, &self->habit, &loan);
+            return fed > 0 ? 0
+                           : fl_transport_fatal(
+                                 self, "Fatal error: "
+                                       "protocol.data_received() call "
+                                       "failed.");
+        }
+    }
     if (n > 0 && fl_readbuf_fill(state, &self->habit, &loan, (size_t)n) < 0) {
         n = -1;
     }
@@ -294,7 +308,11 @@ socket_set_protocol(TransportObject *self, PyObject *protocol)
     if (buffered < 0) {
         return -1;
     }
-    self->read_mode = buffered ? FL_READ_BUFFERED : FL_READ_DATA;
+    self->read_mode =
+        buffered ? FL_READ_BUFFERED
+        : fl_reader_is_candidate(fl_transport_state(self), protocol)
+            ? FL_READ_STREAM
+            : FL_READ_DATA;
     self->protocol_connected = true;
     Py_XSETREF(self->protocol, Py_NewRef(protocol));
     return 0;

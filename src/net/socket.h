@@ -8,6 +8,7 @@
 enum {
     FL_READ_DATA,      /* data_received(bytes) */
     FL_READ_BUFFERED,  /* into get_buffer(), then buffer_updated(n) */
+    FL_READ_STREAM,    /* into a StreamReader, as long as all is asyncio's */
 };
 
 int fl_socket_setup(PyObject *module, fl_state *state) FL_RAISES;

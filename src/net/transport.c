@@ -208,10 +208,10 @@ fl_transport_force_close(TransportObject *self, PyObject *exc)
     return fl_transport_schedule_lost(self, exc);
 }
 
-/* The report of _fatal_error, unless the error is an ordinary one. */
-static int
-transport_report_fatal(TransportObject *self, PyObject *exc,
-                       const char *message)
+/* Ordinary errors are reported in debug mode only. */
+int
+fl_transport_report_fatal(TransportObject *self, PyObject *exc,
+                          const char *message)
 {
     fl_state *state = fl_transport_state(self);
     PyObject *result;
@@ -260,7 +260,7 @@ fl_transport_fatal(TransportObject *self, const char *message)
     PyObject *exc = fl_take_raised();
     int rc = 0;
     if (self->loop != NULL) {
-        rc = transport_report_fatal(self, exc, message);
+        rc = fl_transport_report_fatal(self, exc, message);
     }
     if (rc == 0) {
         rc = fl_transport_force_close(self, exc);

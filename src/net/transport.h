@@ -60,7 +60,8 @@ typedef struct {
     bool protocol_connected : 1;
     bool protocol_paused : 1;    /* pause_writing() was called */
     bool is_socket : 1;
-    bool loud_errors : 1;        /* report every OSError but EIO */
+    bool ended : 1;              /* a pipe's connection_lost is scheduled */
+    bool loud_errors : 1;        /* a read pipe: report OSErrors but EIO */
 } TransportObject;
 
 static inline fl_state *
@@ -131,6 +132,10 @@ bool fl_transport_alive(TransportObject *self);
 /* An exception is raised: report it as asyncio's _fatal_error does and tear
    the connection down.  -1 only for what ends the loop.  Runs Python. */
 int fl_transport_fatal(TransportObject *self, const char *message) FL_RAISES;
+
+/* The report alone.  Runs Python. */
+int fl_transport_report_fatal(TransportObject *self, PyObject *exc,
+                              const char *message) FL_RAISES;
 
 /* Drops what is unsent and schedules connection_lost(exc). */
 int fl_transport_force_close(TransportObject *self, PyObject *exc) FL_RAISES;
