@@ -20,7 +20,11 @@ class _SignalPipe:
     def __init__(self, loop):
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.before = None  # the wake-up descriptor that the loop took the place of
-        loop._watch_signals(self._reader)
+        try:
+            loop._watch_signals(self._reader)
+        except BaseException:
+            self.close()
+            raise
 
     def fileno(self):
         return self._writer
@@ -54,7 +58,11 @@ class SignalMixin(asyncio.SelectorEventLoop):
         """Called from C before the first sleep of a run."""
         if threading.current_thread() is not threading.main_thread():
             return
-        pipe = self._csock
+        try:
+            pipe = self._csock
+        except OSError:
+            self._signals_armed = False  # no descriptors left: the next sleep tries again
+            return
         try:
             before = signal.set_wakeup_fd(pipe.fileno(), warn_on_full_buffer=False)
         except ValueError:

@@ -12,8 +12,11 @@
 
 #include "base/args.h"
 
-/* So much is held back at most. */
+/* So much is held back at most; and a first write of so much is not: it is
+   worth its own system call, and the buffer that it is in may be needed for
+   reading (benchmarks/network, 10 KiB echo). */
 #define SOCKET_HOLD_BYTES 65536
+#define SOCKET_HOLD_FIRST 8192
 
 /* Several small pieces are copied together: one buffer is cheaper for the
    kernel than a list of them. */
@@ -257,7 +260,9 @@ socket_write_buffer(TransportObject *self, PyObject *data, const char *bytes,
                     size_t len)
 {
     bool waiting = !fl_writeq_is_empty(&self->queue) && !self->held;
-    if (!waiting && !self->held && !socket_may_hold(self, len)) {
+    if (!waiting && !self->held
+        && (len >= SOCKET_HOLD_FIRST || !socket_may_hold(self, len)))
+    {
         return socket_write_through(self, data, bytes, len);
     }
     if (socket_put(self, data, bytes, len, 0) < 0) {

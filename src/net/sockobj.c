@@ -1,6 +1,8 @@
 /* sockobj.c -- checking where a Python socket object keeps its descriptor. */
 #include "net/sockobj.h"
 
+#include <sys/socket.h>
+
 int
 fl_sockobj_ask(fl_state *state, PyObject *sock)
 {
@@ -13,26 +15,27 @@ fl_sockobj_ask(fl_state *state, PyObject *sock)
     return fd > INT_MAX || fd < 0 ? -1 : (int)fd;
 }
 
-/* A socket object around a number that is no descriptor does for a look. */
+/* Whether a fresh socket has its descriptor there, and none when closed. */
 static int
-sockobj_looks_right(fl_state *state, int fd)
+sockobj_looks_right(fl_state *state)
 {
     PyObject *sock =
-        PyObject_CallFunction(state->CSocket, "iiii", 2, 1, 0, fd);
+        PyObject_CallFunction(state->CSocket, "ii", AF_UNIX, SOCK_STREAM);
     if (sock == NULL) {
-        PyErr_Clear();
+        PyErr_Clear();  /* no descriptors left, or a sandbox: ask each time */
         return 0;
     }
-    int before = ((fl_sockobj *)sock)->fd;
-    PyObject *detached = PyObject_CallMethod(sock, "detach", NULL);
-    int after = ((fl_sockobj *)sock)->fd;
-    if (detached == NULL) {
-        Py_DECREF(sock);
+    int fd = fl_sockobj_ask(state, sock);
+    bool open = fd >= 0 && ((fl_sockobj *)sock)->fd == fd;
+    PyObject *closed = PyObject_CallMethod(sock, "close", NULL);
+    bool gone = ((fl_sockobj *)sock)->fd == -1;
+    Py_DECREF(sock);
+    if (fd < 0 || closed == NULL) {
+        Py_XDECREF(closed);
         return -1;
     }
-    Py_DECREF(detached);
-    Py_DECREF(sock);
-    return before == fd && after == -1;
+    Py_DECREF(closed);
+    return open && gone;
 }
 
 int
@@ -42,11 +45,10 @@ fl_sockobj_setup(fl_state *state)
     if (size < (Py_ssize_t)sizeof(fl_sockobj)) {
         return 0;
     }
-    int first = sockobj_looks_right(state, 1234567);
-    int second = first > 0 ? sockobj_looks_right(state, 7654321) : first;
-    if (second < 0) {
+    int right = sockobj_looks_right(state);
+    if (right < 0) {
         return -1;
     }
-    state->socket_fd_ok = second > 0;
+    state->socket_fd_ok = right > 0;
     return 0;
 }

@@ -60,15 +60,17 @@ transport_socket(TransportObject *self)
 static PyObject *
 transport_closed_socket(TransportObject *self)
 {
-    PyObject *sock = PyObject_CallFunction(
-        fl_transport_state(self)->Socket, "iiii", (int)self->family,
-        (int)SOCK_STREAM, self->proto, INT_MAX);
-    PyObject *detached =
-        sock == NULL ? NULL : PyObject_CallMethod(sock, "detach", NULL);
-    if (detached == NULL) {
+    PyObject *sock =
+        PyObject_CallFunction(fl_transport_state(self)->Socket, "iii",
+                              (int)self->family, (int)SOCK_STREAM, self->proto);
+    PyObject *closed =
+        sock == NULL ? NULL
+                     : PyObject_CallMethodNoArgs(
+                           sock, fl_transport_state(self)->str_close);
+    if (closed == NULL) {
         Py_CLEAR(sock);
     }
-    Py_XDECREF(detached);
+    Py_XDECREF(closed);
     return sock;
 }
 

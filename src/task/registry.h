@@ -33,11 +33,12 @@ fl_enter_task(fl_state *state, PyThreadState *ts, PyObject *loop,
     {
         PyObject *there =
             PyDict_SetDefault(state->current_tasks, loop, task);
+        /* 3.13.0 hands the value back with a MemoryError set. */
+        if (FL_UNLIKELY(PyErr_Occurred() != NULL)) {
+            return -1;
+        }
         if (FL_LIKELY(there == task)) {
             return 0;
-        }
-        if (there == NULL) {
-            return -1;
         }
     }
 #endif

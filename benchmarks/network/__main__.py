@@ -1,0 +1,7 @@
+"""`python -m benchmarks.network` is `python -m benchmarks.network.compare`."""
+
+import sys
+
+from benchmarks.network.compare import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""Requests per second of web servers on every loop. See README.md, one folder up."""
