@@ -129,7 +129,8 @@ for attempt in range(3):
     loop = None
     try:
         loop = FASTLOOP.Loop()
-        loop.run_until_complete(asyncio.sleep(0.001))
+        for _ in range(2):  # the signal pipe is made in the first sleep that succeeds in it
+            loop.run_until_complete(asyncio.sleep(0.001))
         break
     except OSError:
         if loop is not None:
