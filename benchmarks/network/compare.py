@@ -35,7 +35,8 @@ def block(row: Row) -> list[str]:
     """What was measured for one row: a line for each loop."""
     if row.case.memory:
         return memory_block(row)
-    heads = f"{'us per request':>16}{'x ' + REFERENCE:>10}{'of floor':>10}{'requests/s':>12}{'p50 us':>10}{'p99 us':>10}"
+    heads = f"{'us per request':>16}{'x ' + REFERENCE:>10}{'of floor':>10}"
+    heads += f"{'requests/s':>12}{'p50 us':>10}{'p99 us':>10}"
     lines = [f"{row.workload:{NAME_WIDTH}}{heads}"]
     for column, cell in row.cells.items():
         if not cell.ok:

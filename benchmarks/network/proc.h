@@ -1,5 +1,5 @@
-/* proc.h -- what the load generator sees of the server through /proc: CPU time,
-   memory, descriptors, and whether it is at rest. */
+/* proc.h -- what the load generator sees of the server through /proc: CPU
+   time, memory, descriptors, and whether it is at rest. */
 #ifndef BENCH_PROC_H
 #define BENCH_PROC_H
 
