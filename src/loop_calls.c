@@ -313,10 +313,12 @@ fl_loop_py_create_future(PyObject *op, PyObject *Py_UNUSED(ignored))
     return future;
 }
 
-/* name and context, if there are no other keywords.  0: there are. */
+/* name, context and (3.14) eager_start, if there are no other keywords.  0:
+   there are. */
 static int
 loop_parse_task_keywords(fl_state *state, PyObject *const *values,
-                         PyObject *names, PyObject **name, PyObject **context)
+                         PyObject *names, PyObject **name, PyObject **context,
+                         bool *eager_start)
 {
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
         PyObject *keyword = PyTuple_GET_ITEM(names, i);
@@ -327,6 +329,11 @@ loop_parse_task_keywords(fl_state *state, PyObject *const *values,
                  && (values[i] == Py_None || PyContext_CheckExact(values[i])))
         {
             *context = values[i];
+        }
+        else if (FL_PY314 && keyword == state->str_eager_start
+                 && PyBool_Check(values[i]))
+        {
+            *eager_start = values[i] == Py_True;
         }
         else {
             return 0;
@@ -357,15 +364,16 @@ fl_loop_py_create_task(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     }
     PyObject *name = NULL;
     PyObject *context = NULL;
+    bool eager_start = false;
     if (FL_LIKELY(nargs == 1 && loop->task_factory == NULL && !debug
                   && state->layout_ok && !loop->types_patched)
         && (names == NULL
             || loop_parse_task_keywords(state, args + nargs, names, &name,
-                                        &context)))
+                                        &context, &eager_start)))
     {
-        return fl_task_new(state, op, args[0], name, context);
+        return fl_task_new(state, op, args[0], name, context, eager_start);
     }
-    /* Factories, debug mode, eager starts, errors: in Python. */
+    /* Factories, debug mode, odd keywords, errors: in Python. */
     PyObject *method = PyObject_GetAttr(op, state->str__create_task_slowly);
     if (method == NULL) {
         return NULL;

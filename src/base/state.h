@@ -85,6 +85,7 @@
     X(call_soon)                                                        \
     X(cancel)                                                           \
     X(context)                                                          \
+    X(eager_start)                                                      \
     X(exception)                                                        \
     X(create_future)                                                    \
     X(get_debug)                                                        \

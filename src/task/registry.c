@@ -13,6 +13,17 @@ fl_registry_call(PyObject *function, PyObject *loop, PyObject *task)
 PyObject *
 fl_swap_task(fl_state *state, PyObject *loop, PyObject *task)
 {
+#if FL_PY314
+    if (FL_LIKELY(state->running_task_offset != 0)) {
+        PyObject **slot = (PyObject **)((char *)PyThreadState_Get()
+                                        + state->running_task_offset);
+        if (FL_LIKELY(slot[-1] == loop)) {
+            PyObject *before = *slot;
+            *slot = task == Py_None ? NULL : Py_NewRef(task);
+            return before == NULL ? Py_NewRef(Py_None) : before;
+        }
+    }
+#endif
     PyObject *args[2] = {loop, task};
     return PyObject_Vectorcall(state->swap_current_task, args, 2, NULL);
 }

@@ -529,7 +529,8 @@ fl_task_start_eagerly(fl_state *state, TaskObject *task)
     }
     int rc;
 #if FL_PY314
-    rc = fl_register_task(state, task, NULL);
+    rc = fl_register_task(state, task,
+                          Py_TYPE(before) == state->Task_type ? before : NULL);
 #else
     PyObject *registered =
         PyObject_CallOneArg(state->register_eager_task, self);

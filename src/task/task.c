@@ -92,9 +92,22 @@ task_running(fl_state *state, PyObject *loop)
     return NULL;
 }
 
+static int
+task_loop_is_running(fl_state *state, PyObject *loop)
+{
+    PyObject *running =
+        PyObject_CallMethodNoArgs(loop, state->str_is_running);
+    if (running == NULL) {
+        return -1;
+    }
+    int rc = PyObject_IsTrue(running);
+    Py_DECREF(running);
+    return rc;
+}
+
 PyObject *
 fl_task_new(fl_state *state, PyObject *loop, PyObject *coro, PyObject *name,
-            PyObject *context)
+            PyObject *context, bool eager_start)
 {
     if (task_check_coroutine(state, coro) < 0) {
         return NULL;
@@ -121,6 +134,16 @@ fl_task_new(fl_state *state, PyObject *loop, PyObject *coro, PyObject *name,
     if (revived) {
         PyObject_GC_Track(op);
     }
+    if (eager_start) {
+        int running = task_loop_is_running(state, loop);
+        if (running != 0) {
+            if (running < 0 || fl_task_start_eagerly(state, task) < 0) {
+                Py_DECREF(op);
+                return NULL;
+            }
+            return op;
+        }
+    }
     if (fl_task_schedule(state, task, NULL) < 0
         || fl_register_task(state, task, task_running(state, loop)) < 0)
     {
@@ -131,19 +154,6 @@ fl_task_new(fl_state *state, PyObject *loop, PyObject *coro, PyObject *name,
 }
 
 /* loop.is_running(), asked as asyncio asks. */
-static int
-task_loop_is_running(fl_state *state, PyObject *loop)
-{
-    PyObject *running =
-        PyObject_CallMethodNoArgs(loop, state->str_is_running);
-    if (running == NULL) {
-        return -1;
-    }
-    int rc = PyObject_IsTrue(running);
-    Py_DECREF(running);
-    return rc;
-}
-
 static int
 task_init_future(fl_state *state, PyObject *op, PyObject *loop)
 {
