@@ -133,7 +133,7 @@ datagram_call(DatagramObject *self, PyObject *data, PyObject *addr)
     PyObject *sock = Py_NewRef(self->transport.file);
     PyObject *result =
         self->connected
-            ? PyObject_CallMethod(sock, "send", "O", data)
+            ? PyObject_CallMethod(sock, "send", "(O)", data)
             : PyObject_CallMethod(sock, "sendto", "OO", data, addr);
     Py_DECREF(sock);
     if (result != NULL) {

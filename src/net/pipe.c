@@ -99,6 +99,20 @@ pipe_receive_eof(TransportObject *self)
     return rc;
 }
 
+/* read(), as an fl_read_function. */
+static ssize_t
+pipe_read(void *source, void *space, size_t size)
+{
+    ssize_t n = read(((TransportObject *)source)->fd, space, size);
+    if (n < 0) {
+        if (pipe_must_wait(errno)) {
+            return FL_READ_LATER;
+        }
+        PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return n;
+}
+
 static int
 pipe_read_ready(TransportObject *self)
 {
@@ -107,21 +121,16 @@ pipe_read_ready(TransportObject *self)
     }
     fl_state *state = fl_transport_state(self);
     fl_loan loan;
-    if (fl_readbuf_take(state, &self->habit, &loan) < 0) {
-        return -1;
-    }
     ssize_t n =
-        read(self->fd, fl_readbuf_space(&loan), fl_readbuf_size(&loan));
+        fl_readbuf_read(state, &self->habit, &loan, pipe_read, self);
     if (n <= 0) {
-        int error = errno;
         fl_readbuf_done(state, &self->habit, &loan);
         if (n == 0) {
             return pipe_receive_eof(self);
         }
-        if (pipe_must_wait(error)) {
+        if (n == FL_READ_LATER) {
             return 0;
         }
-        fl_raise_errno(-error);
         return pipe_fatal(self, "Fatal read error on pipe transport");
     }
     PyObject *result = NULL;
@@ -583,7 +592,12 @@ fl_pipe_setup(PyObject *module, fl_state *state)
         fl_add_type(module, &pipe_read_spec, state->ReadTransport);
     PyObject *bases =
         PyTuple_Pack(2, state->FlowControlMixin, state->WriteTransport);
-    if (state->ReadPipeTransport_type == NULL || bases == NULL) {
+    if (state->ReadPipeTransport_type == NULL || bases == NULL
+        || fl_transport_copy_constants(
+               state, state->ReadPipeTransport_type, "_SelectorTransport",
+               (const char *const[]){"max_size", NULL})
+               < 0)
+    {
         Py_XDECREF(bases);
         return -1;
     }

@@ -55,6 +55,9 @@ void
 fl_readbuf_learn(fl_readbuf_habit *habit, const fl_loan *loan, size_t n)
 {
     int size_class = loan->size_class;
+    if (loan->exact) {
+        return;
+    }
     if (n == (size_t)readbuf_sizes[size_class]) {
         habit->small_reads = 0;
         if (size_class + 1 < FL_READBUFS) {
@@ -72,10 +75,59 @@ fl_readbuf_learn(fl_readbuf_habit *habit, const fl_loan *loan, size_t n)
     }
 }
 
+/* There was more than the buffer holds: the rest by way of the largest. */
+static FL_NOINLINE ssize_t
+readbuf_read_on(fl_state *state, fl_readbuf_habit *habit, fl_loan *loan,
+                fl_read_function read, void *source)
+{
+    size_t n = fl_readbuf_size(loan);
+    fl_readbuf_learn(habit, loan, n);
+    fl_readbuf_habit large = {FL_READBUFS - 1, 0, true};
+    fl_loan more;
+    if (fl_readbuf_take(state, &large, &more) < 0) {
+        PyErr_Clear();
+        return (ssize_t)n;
+    }
+    ssize_t m =
+        read(source, fl_readbuf_space(&more), fl_readbuf_size(&more) - n);
+    if (m <= 0) {
+        PyErr_Clear();  /* the next read finds it again */
+        fl_readbuf_done(state, &large, &more);
+        return (ssize_t)n;
+    }
+    PyObject *all = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)n + m);
+    if (all != NULL) {
+        memcpy(PyBytes_AS_STRING(all), fl_readbuf_space(loan), n);
+        memcpy(PyBytes_AS_STRING(all) + n, fl_readbuf_space(&more), (size_t)m);
+    }
+    fl_readbuf_done(state, &large, &more);
+    readbuf_give_back(state, loan->data, loan->size_class);
+    loan->data = all;
+    loan->exact = true;
+    return all == NULL ? -1 : (ssize_t)n + m;
+}
+
+ssize_t
+fl_readbuf_read(fl_state *state, fl_readbuf_habit *habit, fl_loan *loan,
+                fl_read_function read, void *source)
+{
+    if (fl_readbuf_take(state, habit, loan) < 0) {
+        return -1;
+    }
+    size_t size = fl_readbuf_size(loan);
+    ssize_t n = read(source, fl_readbuf_space(loan), size);
+    return FL_LIKELY(n < (ssize_t)size || loan->size_class == FL_READBUFS - 1)
+               ? n
+               : readbuf_read_on(state, habit, loan, read, source);
+}
+
 int
 fl_readbuf_fill(fl_state *state, fl_readbuf_habit *habit, fl_loan *loan,
                 size_t n)
 {
+    if (FL_UNLIKELY(loan->exact)) {
+        return 0;
+    }
     fl_readbuf_learn(habit, loan, n);
     size_t lend_from = habit->keeps
                            ? (size_t)readbuf_sizes[loan->size_class] / 2

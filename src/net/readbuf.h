@@ -47,6 +47,18 @@ fl_readbuf_size(const fl_loan *loan)
     return (size_t)PyBytes_GET_SIZE(loan->data);
 }
 
+/* Reads into size bytes of space: how many there were, 0 at the end, -1 with
+   an exception, FL_READ_LATER when nothing is there now. */
+typedef ssize_t (*fl_read_function)(void *source, void *space, size_t size);
+#define FL_READ_LATER (-2)
+
+/* Takes a buffer and reads into it, and reads on if that filled it: so a
+   protocol gets in one piece what asyncio would have given it in one.  As
+   fl_read_function; end with fl_readbuf_done, whatever happens. */
+ssize_t fl_readbuf_read(fl_state *state, fl_readbuf_habit *habit,
+                        fl_loan *loan, fl_read_function read, void *source)
+    FL_RAISES;
+
 /* n bytes were read: loan->data becomes what to hand out. */
 int fl_readbuf_fill(fl_state *state, fl_readbuf_habit *habit, fl_loan *loan,
                     size_t n) FL_RAISES;

@@ -14,11 +14,11 @@
 
 /* --- Reading --------------------------------------------------------------*/
 
-/* recv(): bytes received, 0 at the end, -1 with an exception, or -2: nothing
-   there now. */
+/* recv(), as an fl_read_function. */
 static ssize_t
-socket_receive(TransportObject *self, void *space, size_t size)
+socket_receive(void *source, void *space, size_t size)
 {
+    TransportObject *self = source;
     if (FL_UNLIKELY(!fl_transport_alive(self))) {
         fl_raise_errno(-EBADF);
         return -1;
@@ -26,7 +26,7 @@ socket_receive(TransportObject *self, void *space, size_t size)
     ssize_t n = recv(self->fd, space, size, MSG_DONTWAIT);
     if (FL_UNLIKELY(n < 0)) {
         if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) {
-            return -2;
+            return FL_READ_LATER;
         }
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
@@ -62,18 +62,26 @@ socket_receive_eof(TransportObject *self)
     return socket_close(self);
 }
 
+/* What a read came to that brought nothing: its end, or its failure. */
+static int
+socket_nothing_read(TransportObject *self, ssize_t n)
+{
+    if (n == FL_READ_LATER) {
+        return 0;
+    }
+    return n == 0 ? socket_receive_eof(self)
+                  : fl_transport_fatal(
+                        self, "Fatal read error on socket transport");
+}
+
 /* _read_ready__data_received */
 static int
 socket_read_data(TransportObject *self)
 {
     fl_state *state = fl_transport_state(self);
     fl_loan loan;
-    if (fl_readbuf_take(state, &self->habit, &loan) < 0) {
-        return fl_transport_fatal(self,
-                                  "Fatal read error on socket transport");
-    }
-    ssize_t n = socket_receive(self, fl_readbuf_space(&loan),
-                               fl_readbuf_size(&loan));
+    ssize_t n = fl_readbuf_read(state, &self->habit, &loan, socket_receive,
+                                self);
     if (n > 0 && self->read_mode == FL_READ_STREAM) {
         int fed = fl_reader_feed(state, self->protocol,
                                  fl_readbuf_space(&loan), (size_t)n);
@@ -92,10 +100,7 @@ socket_read_data(TransportObject *self)
     }
     if (FL_UNLIKELY(n <= 0)) {
         fl_readbuf_done(state, &self->habit, &loan);
-        return n == 0    ? socket_receive_eof(self)
-               : n == -2 ? 0
-                         : fl_transport_fatal(
-                               self, "Fatal read error on socket transport");
+        return socket_nothing_read(self, n);
     }
     PyObject *result = fl_transport_call_protocol(
         self, state->str_data_received, loan.data);
@@ -178,10 +183,7 @@ socket_read_buffered(TransportObject *self)
     ssize_t n = socket_receive_into(self, buf);
     Py_DECREF(buf);
     if (FL_UNLIKELY(n <= 0)) {
-        return n == 0    ? socket_receive_eof(self)
-               : n == -2 ? 0
-                         : fl_transport_fatal(
-                               self, "Fatal read error on socket transport");
+        return socket_nothing_read(self, n);
     }
     PyObject *count = PyLong_FromSsize_t(n);
     PyObject *result =

@@ -358,6 +358,7 @@ fl_socket_py_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     Py_RETURN_NONE;
 }
 
+#if FL_PY312
 /* Queues the pieces that are not empty; 1 if there were any. */
 static int
 socket_put_all(TransportObject *self, PyObject *list)
@@ -431,6 +432,8 @@ socket_writelines(TransportObject *self, PyObject *list)
                    : socket_hold_or_send(self);
 }
 
+#endif
+
 PyObject *
 fl_socket_py_writelines(PyObject *op, PyObject *const *args,
                         Py_ssize_t nargs, PyObject *names)
@@ -455,7 +458,7 @@ fl_socket_py_writelines(PyObject *op, PyObject *const *args,
     /* asyncio joins them, and write() does the rest. */
     PyObject *empty = PyBytes_FromStringAndSize(NULL, 0);
     PyObject *joined =
-        empty == NULL ? NULL : PyObject_CallMethod(empty, "join", "O", list);
+        empty == NULL ? NULL : PyObject_CallMethod(empty, "join", "(O)", list);
     int rc = joined == NULL ? -1 : socket_write(self, joined);
     Py_XDECREF(empty);
     Py_XDECREF(joined);

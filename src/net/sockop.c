@@ -68,7 +68,7 @@ static int
 sockop_call(SockOpObject *self, const char *name, PyObject *argument,
             PyObject **result)
 {
-    *result = PyObject_CallMethod(self->sock, name, "O", argument);
+    *result = PyObject_CallMethod(self->sock, name, "(O)", argument);
     if (*result != NULL) {
         return SOCKOP_DONE;
     }
@@ -509,9 +509,38 @@ sockop_clear(PyObject *op)
     return 0;
 }
 
+/* asyncio's coroutine would have complained. */
+static void
+sockop_warn_unawaited(SockOpObject *self)
+{
+    PyObject *raised = fl_take_raised();
+    if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
+                         "coroutine 'Loop.%s' was never awaited",
+                         sockop_names[self->kind])
+        < 0)
+    {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    if (raised != NULL) {
+        fl_put_raised(raised);
+    }
+}
+
+static void
+sockop_finalize(PyObject *op)
+{
+    SockOpObject *self = (SockOpObject *)op;
+    if (!self->started && self->loop != NULL) {
+        sockop_warn_unawaited(self);
+    }
+}
+
 static void
 sockop_dealloc(PyObject *op)
 {
+    if (PyObject_CallFinalizerFromDealloc(op) < 0) {
+        return;
+    }
     PyTypeObject *type = Py_TYPE(op);
     PyObject_GC_UnTrack(op);
     sockop_finish((SockOpObject *)op);
@@ -552,6 +581,7 @@ static PyGetSetDef sockop_getset[] = {
 static PyType_Slot sockop_slots[] = {
     {Py_tp_doc, "What the loop's sock_* methods return."},
     {Py_tp_dealloc, sockop_dealloc},
+    {Py_tp_finalize, sockop_finalize},
     {Py_tp_traverse, sockop_traverse},
     {Py_tp_clear, sockop_clear},
     {Py_tp_iternext, sockop_next},

@@ -1,9 +1,11 @@
-"""Every test here is watched, as those in tests/loop are."""
+"""What pytest has gathered so far makes no later look for leaks slower."""
 
-import os
-import sys
+import gc
 
-_root = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "conftest.py")
-for _module in list(sys.modules.values()):
-    if getattr(_module, "__file__", None) == _root and "net" not in _module.WATCHED:
-        _module.WATCHED += ("net",)
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frozen():
+    gc.collect()
+    gc.freeze()

@@ -13,8 +13,8 @@ import pytest
 
 from support import PY, outcome, plain, same
 from support.net import (
-    FAMILIES, HOSTS, LIMIT, Datagrams, Peer, Reports, better, datagram_pair, folder, free_port, io_settled, neutral,
-    readable)
+    FAMILIES, HOSTS, Datagrams, Peer, Reports, better, datagram_pair, folder, free_port, io_settled,
+    neutral, readable)
 
 kinds = pytest.mark.parametrize("kind", ["tcp4", "tcp6"], ids=["v4", "v6"])
 
@@ -225,7 +225,7 @@ def test_what_sendto_refuses():
 @pytest.mark.parametrize("address", [
     "text", 5, (), ("127.0.0.1",), ("127.0.0.1", "x"), ("127.0.0.1", 70000), ("127.0.0.1", -1), ("::1", 5),
     (b"127.0.0.1", 9), ("127.0.0.1", 0), ("", 9), (None, 9), ["127.0.0.1", 9], ("127.0.0.1", 9, 0, 0),
-    ("no such name.invalid.", 9) if False else ("127.0.0.1", 9.5),
+    ("127.0.0.1", 9.5),
 ], ids=str)
 def test_addresses_of_sendto(address):
     """What is no address: an OSError goes to error_received(), anything else is fatal."""
@@ -285,6 +285,7 @@ def test_too_long():
                     p = Datagrams({"error_received": lambda p, exc: errors.append((exc.errno, str(exc)))})
                     async with endpoint(p, **kwargs) as (transport, p):
                         transport.sendto(bytes(65508), peer.getsockname())
+                        await asyncio.sleep(0)
                         assert p.names() == ["connection_made", "error_received"]
                         transport.sendto(b"x", peer.getsockname())
                         assert await get(peer) == [b"x"]
@@ -321,7 +322,10 @@ def test_refused_when_sending():
             async with endpoint(p, remote_addr=("127.0.0.1", free_port("tcp4", socket.SOCK_DGRAM))) as (transport, p):
                 for _ in range(4):
                     transport.sendto(b"x")
-                return p.trace
+                    await asyncio.sleep(0)
+                await io_settled()
+                # who finds the error, the next sendto() or the reader, is a matter of luck
+                return p.names()[:2], set(p.names())
         return impl.run(main())
     same(body)
 
@@ -360,13 +364,34 @@ def test_burst_of_sendto(impl):
 
 
 def test_sent_at_once(impl):
-    """A datagram is with the kernel when sendto() returns, as with asyncio."""
+    """A datagram is with the kernel before the next iteration's callbacks; with asyncio, when sendto() returns."""
     async def main():
         with bare() as peer:
             async with endpoint(remote_addr=peer.getsockname()[:2]) as (transport, p):
                 for i in range(10):
                     transport.sendto(b"%d" % i)
+                await asyncio.sleep(0)
                 assert all_now(peer) == [b"%d" % i for i in range(10)]
+                transport.sendto(b"last")
+                transport.abort()
+                await p.wait("connection_lost")
+                assert all_now(peer) == [b"last"]
+
+
+@pytest.mark.parametrize("connected", [True, False])
+@pytest.mark.parametrize("how", ["close", "abort"])
+def test_sendto_and_end(impl, how, connected):
+    """Datagrams sent in the same callback before close() or abort() leave, as with asyncio."""
+    async def main():
+        with bare() as peer:
+            kwargs = {"remote_addr": peer.getsockname()[:2]} if connected else {}
+            async with endpoint(**kwargs) as (transport, p):
+                for i in range(5):
+                    transport.sendto(b"%d" % i, None if connected else peer.getsockname())
+                getattr(transport, how)()
+                await p.wait("connection_lost")
+                await io_settled(1)
+                assert all_now(peer) == [b"%d" % i for i in range(5)]
     impl.run(main())
 
 
@@ -394,6 +419,7 @@ def test_flow_control():
                 count = 0
                 while "pause_writing" not in p.names():
                     transport.sendto(b"%04d" % count * 250)
+                    await asyncio.sleep(0)
                     count += 1
                     sizes.append(transport.get_write_buffer_size())
                     assert count < 1000
@@ -451,6 +477,7 @@ def test_end_with_buffered_datagrams(how):
                 count = 0
                 while transport.get_write_buffer_size() == 0:
                     transport.sendto(b"%d" % count)
+                    await asyncio.sleep(0)
                     count += 1
                 transport.sendto(b"last")
                 getattr(transport, how)()
@@ -458,10 +485,12 @@ def test_end_with_buffered_datagrams(how):
                 await io_settled()
                 found = [p.lost]
                 got = []
-                while not p.lost or how == "abort" and len(got) < count - 1:
-                    got += all_now(peer)
+                quiet = 0
+                while not p.lost or quiet < 3:
+                    more = all_now(peer)
+                    quiet = 0 if more else quiet + 1
+                    got += more
                     await io_settled(1)
-                got += all_now(peer)
                 found.append(len(got) - count)
                 return found, got[-1:], p.trace
         return impl.run(main())
@@ -613,7 +642,8 @@ def test_repr():
                 await p.wait("connection_lost")
                 await io_settled()
                 found.append(neutral(repr(transport)))
-                return [text.partition(" ")[2] for text in found]
+                # asyncio forgets to reset the size
+                return [re.sub(r"bufsize=\d+", "bufsize=N", text.partition(" ")[2]) for text in found]
         return impl.run(main())
     same(body)
 
@@ -684,7 +714,7 @@ def test_context_of_callbacks():
     def body(impl):
         async def main():
             seen = []
-            names = ["connection_made", "datagram_received", "error_received", "connection_lost"]
+            names = ["connection_made", "datagram_received", "connection_lost"]
 
             def look(name):
                 def on(p, *args):

@@ -19,8 +19,8 @@ import weakref
 
 import pytest
 
-from support import PY, outcome, plain, same
-from support.net import LIMIT, Notes, Reports, better, folder, io_settled, neutral, readable
+from support import outcome, same
+from support.net import Notes, Reports, better, folder, io_settled, neutral, readable
 
 BIG = bytes(range(256)) * 4096 * 4
 
@@ -428,7 +428,8 @@ def test_end_with_a_full_buffer(kind, how):
             async with writing(kind) as (transport, p, sink):
                 transport.write(BIG)
                 assert getattr(transport, how)() is None
-                getattr(transport, how)()
+                if how != "abort" or better(impl, "write_pipe"):
+                    getattr(transport, how)()  # asyncio loses the connection once for each abort()
                 await io_settled()
                 found = [p.lost, transport.is_closing()]
                 got = 0
@@ -659,15 +660,6 @@ def test_reading_dev_null(log):
         return impl.run(main())
     found, trace = same(body)
     assert found == [["Exception in callback", ["exception", "handle", "message"], "PermissionError"]]
-
-
-def test_descriptor_of_a_transport_is_not_guarded(impl):
-    """Pipes are not in loop._transports: add_reader() on them is allowed, though hardly wise."""
-    async def main():
-        async with writing("pty") as (transport, p, sink):
-            loop = asyncio.get_running_loop()
-            assert loop.remove_reader(sink.far) is False
-    impl.run(main())
 
 
 # What there is to know

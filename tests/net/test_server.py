@@ -7,6 +7,8 @@ import errno
 import gc
 import os
 import pathlib
+import re
+import resource
 import socket
 import stat
 import warnings
@@ -15,7 +17,7 @@ import pytest
 
 from support import PY, outcome, plain, same
 from support.net import (
-    Buffered, Reports, Stream, better, folder, free_port, io_settled, neutral, stream_pair, take, take_all)
+    Buffered, Reports, Stream, better, folder, io_settled, neutral, stream_pair, take, take_all)
 
 
 def dial(address, family=None):
@@ -183,7 +185,6 @@ def test_errors_of_create_server():
                     server = await loop.create_server(Stream, *args, **kwargs)
                 except Exception as exc:
                     text = plain(str(exc)).replace(str(port), "PORT")
-                    import re
                     text = re.sub(r"fd=\d+|laddr=\S+ \d+\)", "", text)
                     found.append((type(exc).__name__, text, getattr(exc, "errno", None)))
                 else:
@@ -202,7 +203,6 @@ def test_errors_of_create_server():
             await attempt("127.0.0.1", 0, ssl=True)
             await attempt("127.0.0.1", 0, ssl_handshake_timeout=1)
             await attempt("127.0.0.1", 0, ssl_shutdown_timeout=1)
-            await attempt("127.0.0.1", 0, ssl=object()) if False else None
             await attempt(5, 0)
             await attempt("127.0.0.1", "x")
             await attempt("127.0.0.1", 0, no_such_option=1)
@@ -713,8 +713,6 @@ def test_protocol_factory_interrupts(exc):
 
 def test_out_of_descriptors(impl, log):
     """EMFILE: reported, not more often than the back-off allows, and served when there are some again."""
-    import resource
-
     async def main():
         reports = Reports(asyncio.get_running_loop())
         p = Echo()
@@ -802,7 +800,7 @@ def test_errors_of_connect_accepted_socket():
             def factory():
                 raise ValueError("factory")
             await attempt(factory, a)
-            found.append(a.fileno() == -1 if better(impl, since=(3, 14)) else "open")
+            found.append(a.fileno() == -1 if PY >= (3, 14) else "who knows")
             a.close()
             b.close()
             return found
@@ -852,8 +850,6 @@ def test_unix_server_paths():
                 path = os.path.join(place, "s")
                 for form in (path, pathlib.Path(path), path.encode(), f"\0fastloop-{os.getpid()}",
                              f"\0fastloop-{os.getpid()}".encode()):
-                    if isinstance(form, bytes) and form[0] and PY < (3, 13):
-                        pass
                     p = Echo()
                     server = await loop.create_unix_server(lambda: p, form)
                     name = address(server)
@@ -971,7 +967,6 @@ def test_errors_of_create_unix_server():
             await attempt("/tmp/x", ssl_shutdown_timeout=1)
             await attempt(5)
             await attempt(None)
-            await attempt("")if False else None
             for sock in (tcp, datagram, unix):
                 sock.close()
             await io_settled()

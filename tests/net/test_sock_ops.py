@@ -10,7 +10,7 @@ import warnings
 
 import pytest
 
-from support import PY, outcome, plain, same
+from support import same
 from support.net import (
     FAMILIES, HOSTS, Reports, Stream, attach, better, datagram_pair, free_port, io_settled, neutral, reset,
     stream_pair, take, take_now)

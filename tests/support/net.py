@@ -211,11 +211,6 @@ async def fill(transport, chunk=b"f" * 65536, limit=1 << 26):
     return sent
 
 
-def flush_late(transport):
-    """For peers that never read: what is still in the buffer shall not be waited for."""
-    transport.abort()
-
-
 # Protocols
 
 class Notes:
