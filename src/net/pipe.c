@@ -14,6 +14,7 @@
 
 #include "base/args.h"
 #include "net/sockobj.h"
+#include "os/sockcall.h"
 
 static const char pipe_write_ignored[] =
     "pipe closed by peer or os.write(pipe, data) raised exception.";
@@ -103,7 +104,7 @@ pipe_receive_eof(TransportObject *self)
 static ssize_t
 pipe_read(void *source, void *space, size_t size)
 {
-    ssize_t n = read(((TransportObject *)source)->fd, space, size);
+    ssize_t n = fl_sys_read(((TransportObject *)source)->fd, space, size);
     if (n < 0) {
         if (pipe_must_wait(errno)) {
             return FL_READ_LATER;
@@ -162,7 +163,8 @@ pipe_write_ready(TransportObject *self)
     }
     struct iovec pieces[FL_WRITEQ_BATCH];
     int count = fl_writeq_peek(&self->queue, pieces);
-    ssize_t n = count == 0 ? 0 : writev(self->fd, pieces, count);
+    ssize_t n = count == 0 ? 0
+                           : fl_sys_write_pieces(self->fd, pieces, count);
     if (n < 0) {
         if (pipe_must_wait(errno)) {
             return 0;
@@ -211,7 +213,7 @@ pipe_write_buffer(TransportObject *self, const char *bytes, size_t len)
 {
     ssize_t n = 0;
     if (fl_writeq_is_empty(&self->queue)) {
-        n = write(self->fd, bytes, len);
+        n = fl_sys_write(self->fd, bytes, len);
         if (n < 0) {
             if (!pipe_must_wait(errno)) {
                 PyErr_SetFromErrno(PyExc_OSError);

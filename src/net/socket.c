@@ -11,6 +11,7 @@
 #include "base/args.h"
 #include "net/reader.h"
 #include "net/sockobj.h"
+#include "os/sockcall.h"
 
 /* --- Reading --------------------------------------------------------------*/
 
@@ -23,7 +24,7 @@ socket_receive(void *source, void *space, size_t size)
         fl_raise_errno(-EBADF);
         return -1;
     }
-    ssize_t n = recv(self->fd, space, size, MSG_DONTWAIT);
+    ssize_t n = fl_sys_recv(self->fd, space, size);
     if (FL_UNLIKELY(n < 0)) {
         if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) {
             return FL_READ_LATER;

@@ -11,6 +11,7 @@
 #include <errno.h>
 
 #include "base/args.h"
+#include "os/sockcall.h"
 
 /* So much is held back at most; and a first write of so much is not: it is
    worth its own system call, and the buffer that it is in may be needed for
@@ -35,8 +36,7 @@ socket_send_once(TransportObject *self)
     struct iovec pieces[FL_WRITEQ_BATCH];
     int count = fl_writeq_peek(&self->queue, pieces);
     if (count == 1) {
-        return send(self->fd, pieces[0].iov_base, pieces[0].iov_len,
-                    MSG_DONTWAIT | MSG_NOSIGNAL);
+        return fl_sys_send(self->fd, pieces[0].iov_base, pieces[0].iov_len);
     }
     if (self->queue.size <= SOCKET_JOIN_BYTES) {
         char joined[SOCKET_JOIN_BYTES];
@@ -45,10 +45,9 @@ socket_send_once(TransportObject *self)
             memcpy(joined + len, pieces[i].iov_base, pieces[i].iov_len);
             len += pieces[i].iov_len;
         }
-        return send(self->fd, joined, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+        return fl_sys_send(self->fd, joined, len);
     }
-    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
-    return sendmsg(self->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return fl_sys_send_pieces(self->fd, pieces, count);
 }
 
 static bool
@@ -238,7 +237,7 @@ socket_write_through(TransportObject *self, PyObject *data, const char *bytes,
         fl_raise_errno(-EBADF);
         return fl_transport_fatal(self, socket_write_failed);
     }
-    ssize_t n = send(self->fd, bytes, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    ssize_t n = fl_sys_send(self->fd, bytes, len);
     if (n < 0) {
         if (!socket_is_full(errno)) {
             PyErr_SetFromErrno(PyExc_OSError);

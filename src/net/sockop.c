@@ -16,6 +16,7 @@
 #include "net/readbuf.h"
 #include "net/sockobj.h"
 #include "net/transport.h"
+#include "os/sockcall.h"
 #include "task/await.h"
 #include "task/future.h"
 
@@ -108,8 +109,8 @@ sockop_recv(SockOpObject *self, fl_state *state, PyObject **result)
         return SOCKOP_FAILED;
     }
     size_t room = fl_readbuf_size(&loan);
-    ssize_t n = recv(fd, fl_readbuf_space(&loan),
-                     room < (size_t)most ? room : (size_t)most, MSG_DONTWAIT);
+    ssize_t n = fl_sys_recv(fd, fl_readbuf_space(&loan),
+                            room < (size_t)most ? room : (size_t)most);
     int rc = SOCKOP_DONE;
     if (n < 0) {
         rc = sockop_failed();
@@ -141,7 +142,7 @@ sockop_recv_into(SockOpObject *self, fl_state *state, PyObject **result)
         PyBuffer_Release(&view);
         return sockop_call(self, "recv_into", self->argument, result);
     }
-    n = recv(fd, view.buf, (size_t)view.len, MSG_DONTWAIT);
+    n = fl_sys_recv(fd, view.buf, (size_t)view.len);
     rc = n < 0 ? sockop_failed() : SOCKOP_DONE;
     PyObject *raised = fl_take_raised();
     PyBuffer_Release(&view);  /* Runs Python: __release_buffer__. */
@@ -190,9 +191,8 @@ sockop_sendall(SockOpObject *self, fl_state *state, PyObject **result)
     ssize_t n;
     int rc = SOCKOP_DONE;
     if (fd >= 0) {
-        n = send(fd, (char *)self->view.buf + self->sent,
-                 (size_t)self->view.len - self->sent,
-                 MSG_DONTWAIT | MSG_NOSIGNAL);
+        n = fl_sys_send(fd, (char *)self->view.buf + self->sent,
+                        (size_t)self->view.len - self->sent);
         rc = n < 0 ? sockop_failed() : SOCKOP_DONE;
     }
     else {

@@ -348,6 +348,26 @@ transport_get_file(PyObject *op, void *Py_UNUSED(closure))
     return Py_NewRef(file == NULL ? Py_None : file);
 }
 
+/* Only to None, as asyncio's tests do: who does so closes it himself. */
+static int
+transport_set_file(PyObject *op, PyObject *value, void *Py_UNUSED(closure))
+{
+    TransportObject *self = (TransportObject *)op;
+    if (value != Py_None) {
+        PyErr_SetString(PyExc_AttributeError,
+                        "a transport keeps its file to the end");
+        return -1;
+    }
+    if (self->fd >= 0 && self->loop != NULL) {
+        fl_transport_stop_reading(self);
+        fl_transport_stop_writing(self);
+        fl_watch_disown((LoopObject *)self->loop, self->fd, op);
+    }
+    self->fd = -1;
+    Py_CLEAR(self->file);
+    return 0;
+}
+
 /* asyncio's flow control methods, which we inherit, read and set these. */
 static PyObject *
 transport_get_high(PyObject *op, void *Py_UNUSED(closure))
@@ -433,8 +453,8 @@ PyGetSetDef fl_transport_getset[] = {
     {"_extra", transport_get_extra, NULL, NULL, NULL},
     {"_loop", transport_get_loop, NULL, NULL, NULL},
     {"_protocol", transport_get_protocol_attr, NULL, NULL, NULL},
-    {"_sock", transport_get_file, NULL, NULL, NULL},
-    {"_pipe", transport_get_file, NULL, NULL, NULL},
+    {"_sock", transport_get_file, transport_set_file, NULL, NULL},
+    {"_pipe", transport_get_file, transport_set_file, NULL, NULL},
     {"_high_water", transport_get_high, transport_set_high, NULL, NULL},
     {"_low_water", transport_get_low, transport_set_low, NULL, NULL},
     {"_closing", transport_get_flag, NULL, NULL, (void *)FLAG_CLOSING},

@@ -54,7 +54,8 @@ def test_headers_are_guarded(path):
 @pytest.mark.parametrize("path", sources())
 def test_no_abort(path):
     """A release build never ends the process."""
-    assert not re.search(r"\b(abort|exit|Py_FatalError)\s*\(", read(path))
+    code = re.sub(r'"(\\.|[^"\\])*"|/\*.*?\*/', "", read(path), flags=re.S)
+    assert not re.search(r"\b(abort|exit|Py_FatalError)\s*\(", code)
 
 
 def test_static_mutable_data():
