@@ -16,9 +16,6 @@ fl_hold(LoopObject *loop, PyObject *op)
         held->channels = channels;
         held->capacity = capacity;
     }
-    if (held->count == 0) {
-        held->since = fl_clock_ns();
-    }
     held->channels[held->count++] = Py_NewRef(op);
     return 0;
 }
@@ -30,7 +27,7 @@ fl_flush_held(LoopObject *loop)
     int rc = 0;
     fl_held *held = &loop->held;
     fl_held now = *held;
-    *held = (fl_held){NULL, 0, 0, 0};
+    *held = (fl_held){NULL, 0, 0};
     for (size_t i = 0; i < now.count; i++) {
         PyObject *op = now.channels[i];
         if (rc == 0) {
@@ -59,7 +56,7 @@ void
 fl_held_clear(LoopObject *loop)
 {
     fl_held now = loop->held;
-    loop->held = (fl_held){NULL, 0, 0, 0};
+    loop->held = (fl_held){NULL, 0, 0};
     for (size_t i = 0; i < now.count; i++) {
         Py_DECREF(now.channels[i]);
     }

@@ -61,7 +61,6 @@ typedef struct {
     PyObject **channels;  /* owned */
     size_t count;
     size_t capacity;
-    int64_t since;        /* when the first of them did */
 } fl_held;
 
 typedef struct {
@@ -100,6 +99,7 @@ typedef struct {
     int credit;           /* ... that are left of them */
     int clock_credit;     /* at this credit, ask the clock as well */
     int64_t polled_at;    /* nanoseconds */
+    int64_t flushed_at;   /* the last poll or late flush */
     int64_t released_at;  /* when the GIL was last given away */
 
     /* Attributes that asyncio's own methods keep on a loop.  Owned. */
@@ -130,7 +130,8 @@ typedef struct {
 #define FL_POLL_CLOCK_EVERY 8
 
 /* A write that is held back leaves at the end of the turn, or after the first
-   callback that ends this long after it.  Documented and tested as well. */
+   callback that ends this long after the last poll.  Documented and tested as
+   well. */
 #define FL_HOLD_NS 100000
 
 /* How often a busy loop gives the GIL away.  More than twice the interpreter's

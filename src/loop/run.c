@@ -126,7 +126,7 @@ run_poll(LoopObject *loop)
     if (count >= 0 && woken) {
         loop->wake_sent = false;
     }
-    loop->polled_at = now;
+    loop->polled_at = loop->flushed_at = now;
     if (count > 0) {
         loop->patience = 1;
     }
@@ -290,6 +290,19 @@ run_flush(LoopObject *loop)
     return -1;
 }
 
+/* In the middle of a turn: what was held back leaves if the turn takes long.
+   Runs Python. */
+static int
+run_flush_late(LoopObject *loop)
+{
+    int64_t now = fl_clock_ns();
+    if (now - loop->flushed_at <= FL_HOLD_NS) {
+        return 0;
+    }
+    loop->flushed_at = now;
+    return fl_flush_held(loop);
+}
+
 /* Runs what is queued now, and not what that queues. */
 static int
 run_ready(LoopObject *loop)
@@ -311,10 +324,7 @@ run_ready(LoopObject *loop)
             return -1;
         }
         run_let_go(op, kind);
-        if (loop->held.count > 0
-            && fl_clock_ns() - loop->held.since > FL_HOLD_NS
-            && fl_flush_held(loop) < 0)
-        {
+        if (loop->held.count > 0 && n > 1 && run_flush_late(loop) < 0) {
             return -1;
         }
         if (FL_UNLIKELY(n % FL_BREATHE_EVERY == 0) && run_breathe(loop) < 0) {

@@ -18,6 +18,23 @@ fl_address_set(fl_address *address, const void *addr, socklen_t len)
     }
 }
 
+bool
+fl_sockaddr_is_wildcard(const struct sockaddr *addr)
+{
+    struct sockaddr_in in;
+    struct sockaddr_in6 in6;
+    switch (addr->sa_family) {
+    case AF_INET:
+        memcpy(&in, addr, sizeof(in));
+        return in.sin_addr.s_addr == htonl(INADDR_ANY);
+    case AF_INET6:
+        memcpy(&in6, addr, sizeof(in6));
+        return IN6_IS_ADDR_UNSPECIFIED(&in6.sin6_addr);
+    default:
+        return false;
+    }
+}
+
 static PyObject *
 address_host(int family, const void *addr)
 {

@@ -15,6 +15,9 @@ typedef struct {
 /* Keeps addr if it is of a family that fits; else *address is empty. */
 void fl_address_set(fl_address *address, const void *addr, socklen_t len);
 
+/* Whether an IPv4 or IPv6 address stands for all of the machine's own. */
+bool fl_sockaddr_is_wildcard(const struct sockaddr *addr);
+
 /* The tuple that the socket module makes of it; address is not empty. */
 PyObject *fl_address_tuple(const fl_address *address) FL_RAISES;
 

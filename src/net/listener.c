@@ -33,6 +33,8 @@ typedef struct {
     int backlog;
     int proto;
     uint8_t family;
+    fl_address name;    /* bound to, unless that is a wildcard */
+    bool came_alone;    /* the last one: see listener_readable */
     bool own_contexts;  /* each transport keeps its copy (3.15) */
 } ListenerObject;
 
@@ -147,6 +149,7 @@ listener_take(ListenerObject *self, LoopObject *loop, int fd,
     transport->is_socket = true;
     transport->family = self->family;
     transport->proto = self->proto;
+    transport->name = self->name;
     fl_address_set(&transport->peer, peer, len);
     if (fl_transport_own(transport, loop, fd) < 0) {
         Py_DECREF(transport);
@@ -234,10 +237,19 @@ listener_readable(LoopObject *loop, PyObject *op)
     {
         return 0;  /* the server was closed since */
     }
+    /* To call once more and find nobody costs a part of a connection's accept.
+       So after somebody who came alone, only one is accepted; whether there
+       are more, the poller knows, and then all are (benchmarks/network,
+       `accept`). */
     int more = 1;
-    for (int i = 0; more > 0 && i <= self->backlog; i++) {
+    int most = self->came_alone ? 1 : self->backlog + 1;
+    int count = 0;
+    while (more > 0 && count < most) {
         more = listener_accept(self, loop);
+        count++;
     }
+    self->came_alone = !self->came_alone && more == 0 && count == 2;
+    fl_loop_poll_soon(loop);
     return more < 0 ? fl_report_step((PyObject *)loop, op) : 0;
 }
 
@@ -316,6 +328,13 @@ listener_ask_socket(ListenerObject *self)
     len = sizeof(value);
     if (getsockopt(self->fd, SOL_SOCKET, SO_PROTOCOL, &value, &len) == 0) {
         self->proto = value;
+    }
+    struct sockaddr_storage name;
+    len = sizeof(name);
+    if (getsockname(self->fd, (struct sockaddr *)&name, &len) == 0
+        && !fl_sockaddr_is_wildcard((struct sockaddr *)&name))
+    {
+        fl_address_set(&self->name, &name, len);
     }
     if (self->family == AF_INET || self->family == AF_INET6) {
         /* Its connections inherit that. */
