@@ -23,7 +23,15 @@ _TASK_KEYWORDS = (
     None if BaseEventLoop.create_task.__code__.co_flags & 0x08 else BaseEventLoop.create_task.__kwdefaults__.keys()
 )
 
-os.register_at_fork(after_in_child=_core._after_fork)
+
+def _before_fork():
+    """What this turn has written so far leaves now: parent and child would both send it otherwise."""
+    loop = events._get_running_loop()
+    if isinstance(loop, _core.Loop):
+        loop._flush()
+
+
+os.register_at_fork(before=_before_fork, after_in_child=_core._after_fork)
 
 
 class _Watches:

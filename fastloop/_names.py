@@ -28,7 +28,11 @@ def _is_address(host):
 
 def _is_number(port):
     """Whether there is no service to be looked up."""
-    return port is None or isinstance(port, int) or (isinstance(port, (str, bytes)) and port.isdigit())
+    if isinstance(port, (str, bytes)):
+        if not (port.isascii() and port.isdigit() and len(port) <= 5):
+            return False
+        port = int(port)
+    return port is None or (isinstance(port, int) and 0 <= port <= 65535)
 
 
 class NamesMixin:

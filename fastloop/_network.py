@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
-from asyncio import constants, selector_events
+import inspect
+import socket
+from asyncio import constants, selector_events, tasks
 from asyncio.log import logger
 from asyncio.trsock import TransportSocket
 
 from . import _core
+
+# From 3.15 on a server keeps the context that it was made in.
+_SERVERS_HAVE_CONTEXTS = "context" in inspect.signature(selector_events.BaseSelectorEventLoop._start_serving).parameters
 
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -16,6 +21,10 @@ class NetworkMixin:
     """The hooks by which asyncio's connection set-up makes transports, over those of C."""
 
     def _make_socket_transport(self, sock, protocol, waiter=None, *, extra=None, server=None, context=None):
+        if type(sock) is not socket.socket:
+            # a class with methods of its own, which C would not call
+            keywords = {} if context is None else {"context": context}
+            return super()._make_socket_transport(sock, protocol, waiter, extra=extra, server=server, **keywords)
         return _core.SocketTransport(self, sock, protocol, waiter, extra, server, context)
 
     def _make_ssl_transport(self, rawsock, protocol, sslcontext, waiter=None, *, extra=None, server=None, context=None,
@@ -27,10 +36,12 @@ class NetworkMixin:
         ssl_protocol = selector_events.sslproto.SSLProtocol(
             self, protocol, sslcontext, waiter, sides.get("server_side", False), sides.get("server_hostname"), **options
         )
-        _core.SocketTransport(self, rawsock, ssl_protocol, None, extra, server, context)
+        self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server, context=context)
         return ssl_protocol._app_transport
 
     def _make_datagram_transport(self, sock, protocol, address=None, waiter=None, extra=None):
+        if type(sock) is not socket.socket:
+            return super()._make_datagram_transport(sock, protocol, address, waiter, extra)
         return _core.DatagramTransport(self, sock, protocol, address, waiter, extra)
 
     def _make_read_pipe_transport(self, pipe, protocol, waiter=None, extra=None):
@@ -47,17 +58,21 @@ class NetworkMixin:
 
     # Servers
 
-    def _start_serving(self, protocol_factory, sock, sslcontext=None, server=None, backlog=100, *timeouts, context=None,
-                       **options):
-        if sslcontext is None and not self._debug:
-            self._listen(protocol_factory, sock, server, backlog, context)
-        else:
-            if context is not None:
-                options["context"] = context
-            super()._start_serving(protocol_factory, sock, sslcontext, server, backlog, *timeouts, **options)
+    def _start_serving(self, protocol_factory, sock, sslcontext=None, server=None, backlog=100,
+                       ssl_handshake_timeout=constants.SSL_HANDSHAKE_TIMEOUT,
+                       ssl_shutdown_timeout=constants.SSL_SHUTDOWN_TIMEOUT, **context):
+        if sslcontext is None and not self._debug and issubclass(type(sock), socket.socket):
+            self._listen(protocol_factory, sock, server, backlog, context.get("context"))
+            return
+        timeouts = ssl_handshake_timeout, ssl_shutdown_timeout
+        super()._start_serving(protocol_factory, sock, sslcontext, server, backlog, *timeouts, **context)
 
-    def _accept_connection(self, protocol_factory, sock, sslcontext=None, server=None, backlog=100, *rest):
-        """The connections that wait now, of a server with TLS or in debug mode; C accepts the others."""
+    def _accept_connection(self, protocol_factory, sock, sslcontext=None, server=None, backlog=100,
+                           ssl_handshake_timeout=constants.SSL_HANDSHAKE_TIMEOUT,
+                           ssl_shutdown_timeout=constants.SSL_SHUTDOWN_TIMEOUT, context=None):
+        """Accept who waits now, for a server with TLS or in debug mode; C accepts the others."""
+        timeouts = ssl_handshake_timeout, ssl_shutdown_timeout
+        in_context = (context,) if _SERVERS_HAVE_CONTEXTS else ()
         for _ in range(backlog + 1):
             try:
                 conn, addr = sock.accept()
@@ -68,32 +83,29 @@ class NetworkMixin:
             except OSError as exc:
                 if exc.errno not in _OUT_OF_RESOURCES:
                     raise
-                self._rest_from_accepting(exc, protocol_factory, sock, sslcontext, server, backlog, *rest)
+                self._report_full_table(exc, sock)
+                self._remove_reader(sock.fileno())
+                self.call_later(constants.ACCEPT_RETRY_DELAY, self._accept_again, protocol_factory, sock, sslcontext,
+                                server, backlog, *timeouts, *in_context)
                 return
             if self._debug:
                 logger.debug("%r got a new connection from %r: %r", server, addr, conn)
             conn.setblocking(False)
-            timeouts, context = rest[:2], rest[2] if len(rest) > 2 else None
-            arguments = (protocol_factory, conn, {"peername": addr}, sslcontext, server, *timeouts)
-            if context is None:
-                self.create_task(self._accept_connection2(*arguments))
-            else:
-                context = context.copy()
-                self.create_task(self._accept_connection2(*arguments, context=context), context=context)
+            keywords = {} if context is None else {"context": context.copy()}
+            accepted = self._accept_connection2(protocol_factory, conn, {"peername": addr}, sslcontext, server, *timeouts,
+                                                **keywords)
+            self.create_task(accepted, **keywords)
 
-    def _rest_from_accepting(self, exc, protocol_factory, sock, *arguments):
+    def _report_full_table(self, exc, sock):
         self.call_exception_handler({
             "message": "socket.accept() out of system resource",
             "exception": exc,
             "socket": TransportSocket(sock),
         })  # fmt: skip
-        self._remove_reader(sock.fileno())
 
-        def resume():
-            if sock.fileno() >= 0:
-                self._add_reader(sock.fileno(), self._accept_connection, protocol_factory, sock, *arguments)
-
-        self.call_later(constants.ACCEPT_RETRY_DELAY, resume)
+    def _accept_again(self, protocol_factory, sock, *arguments):
+        if sock.fileno() >= 0:  # the server was not closed meanwhile
+            self._add_reader(sock.fileno(), self._accept_connection, protocol_factory, sock, *arguments)
 
     # sendfile
 
@@ -103,10 +115,20 @@ class NetworkMixin:
         resume_reading = transp.is_reading()
         transp.pause_reading()
         await transp._make_empty_waiter()
+        lost = transp._make_loss_waiter()
         transp._lend_descriptor(True)
+        sending = self.create_task(self.sock_sendfile(transp._sock, file, offset, count, fallback=False))
         try:
-            return await self.sock_sendfile(transp._sock, file, offset, count, fallback=False)
+            await tasks.wait((sending, lost), return_when=tasks.FIRST_COMPLETED)
+            if not sending.done():
+                lost.result()  # the ConnectionError
+            return await sending
         finally:
+            if not sending.done():
+                sending.cancel()
+                await tasks.wait((sending,))
+            if lost.done():
+                lost.exception()
             transp._lend_descriptor(False)
             transp._reset_empty_waiter()
             if resume_reading:

@@ -3,6 +3,7 @@
 #include "loop_descriptors.h"
 
 #include "base/args.h"
+#include "loop/channel.h"
 #include "loop/watcher.h"
 #include "loop_calls.h"
 #include "net/sockop.h"
@@ -217,6 +218,18 @@ const char fl_loop_remove_reader_doc[] =
 const char fl_loop_remove_writer_doc[] =
     "remove_writer($self, fd, /)\n--\n\n"
     "Stop it; tell whether there was one.";
+
+const char fl_loop_flush_doc[] =
+    "Send what transports hold back.";
+
+PyObject *
+fl_loop_py_flush(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    if (fl_flush_held((LoopObject *)op) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
 
 const char fl_loop_watched_doc[] =
     "The events (1: read, 2: write) that a descriptor is watched "

@@ -24,6 +24,7 @@ PyObject *fl_loop_py_sock_sendall(PyObject *op, PyObject *const *args,
     Py_ssize_t nargs, PyObject *names);
 PyObject *fl_loop_py_wait_readable(PyObject *op, PyObject *sock);
 PyObject *fl_loop_py_wait_writable(PyObject *op, PyObject *sock);
+PyObject *fl_loop_py_flush(PyObject *op, PyObject *ignored);
 PyObject *fl_loop_py_check_free(PyObject *op, PyObject *file);
 PyObject *fl_loop_py_watched(PyObject *op, PyObject *file);
 PyObject *fl_loop_py_watch_signals(PyObject *op, PyObject *file);
@@ -31,6 +32,7 @@ extern const char fl_loop_add_reader_doc[];
 extern const char fl_loop_add_writer_doc[];
 extern const char fl_loop_remove_reader_doc[];
 extern const char fl_loop_remove_writer_doc[];
+extern const char fl_loop_flush_doc[];
 extern const char fl_loop_watched_doc[];
 extern const char fl_loop_watch_signals_doc[];
 
@@ -61,6 +63,7 @@ extern const char fl_loop_sock_sendall_doc[];
     {"_wait_readable", fl_loop_py_wait_readable, METH_O, NULL}, \
     {"_wait_writable", fl_loop_py_wait_writable, METH_O, NULL}, \
     {"_ensure_fd_no_transport", fl_loop_py_check_free, METH_O, NULL}, \
+    {"_flush", fl_loop_py_flush, METH_NOARGS, fl_loop_flush_doc}, \
     {"_watched", fl_loop_py_watched, METH_O, fl_loop_watched_doc}, \
     {"_watch_signals", fl_loop_py_watch_signals, METH_O, \
      fl_loop_watch_signals_doc}

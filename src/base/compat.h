@@ -100,22 +100,6 @@ fl_drop_inline_values(PyTypeObject *type)
 #endif
 }
 
-/* Whether a weak reference is to op, which is alive. */
-static inline bool
-fl_weakref_is_to(PyObject *weakref, PyObject *op)
-{
-#if FL_PY313
-    PyObject *target;
-    if (PyWeakref_GetRef(weakref, &target) <= 0) {
-        return false;
-    }
-    Py_DECREF(target);  // op is alive, so this is not the last
-    return target == op;
-#else
-    return PyWeakref_GET_OBJECT(weakref) == op;
-#endif
-}
-
 /* What a weak reference is to, or NULL without an exception.  New
    reference. */
 static inline PyObject *

@@ -30,15 +30,15 @@ fl_flush_held(LoopObject *loop)
     *held = (fl_held){NULL, 0, 0};
     for (size_t i = 0; i < now.count; i++) {
         PyObject *op = now.channels[i];
-        if (rc == 0) {
-            rc = ((fl_channel *)op)->ops->flush(loop, op);
+        /* What one raises, KeyboardInterrupt as a rule, does not keep the
+           others from being sent. */
+        PyObject *raised = fl_take_raised();
+        if (((fl_channel *)op)->ops->flush(loop, op) < 0) {
+            rc = -1;
         }
-        else if (fl_hold(loop, op) < 0) {  /* the next turn's */
-            PyErr_Clear();
-        }
-        PyObject *raised = rc < 0 ? fl_take_raised() : NULL;
         Py_DECREF(op);
         if (raised != NULL) {
+            PyErr_Clear();
             fl_put_raised(raised);
         }
     }

@@ -50,10 +50,9 @@ typedef struct {
     PyObject *writer;
     PyObject *owner;   /* the transport that the descriptor belongs to;
                           borrowed: it takes itself out */
-    PyObject *keeper;  /* weak reference to the file that it lingers for, or
-                          NULL; owned */
     uint16_t armed;    /* what the poller was told */
-    uint16_t channels; /* FL_POLL_READ, _WRITE: that side is a channel */
+    uint8_t channels;  /* FL_POLL_READ, _WRITE: that side is a channel */
+    uint8_t edges;     /* ... that wants edges: see watcher.h */
 } fl_watch;
 
 /* Channels that hold writes back until the turn ends: see channel.h. */

@@ -52,7 +52,9 @@ static int
 run_timeout(LoopObject *loop, int64_t *timeout)
 {
     *timeout = 0;
-    if (fl_ring_count(&loop->ready) > 0 || loop->stopping) {
+    if (fl_ring_count(&loop->ready) > 0 || loop->stopping
+        || loop->held.count > 0)
+    {
         return 0;
     }
     fl_heap_node *first = fl_heap_first(&loop->timers);

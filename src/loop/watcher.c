@@ -45,7 +45,7 @@ watch_make(LoopObject *loop, int fd)
             return NULL;
         }
         for (size_t i = loop->watch_count; i < count; i++) {
-            watches[i] = (fl_watch){NULL, NULL, NULL, NULL, 0, 0};
+            watches[i] = (fl_watch){NULL, NULL, NULL, 0, 0, 0};
         }
         loop->watches = watches;
         loop->watch_count = count;
@@ -81,45 +81,66 @@ watch_drop(LoopObject *loop, PyObject *handle, bool channel)
     return rc;
 }
 
-/* what becomes op's business; channel tells which kind of object that is. */
-static int
-watch_set(LoopObject *loop, int fd, uint32_t what, PyObject *op, bool channel)
+/* What the poller has to be told: the sides that somebody waits on, and
+   whether that is all for edges. */
+static uint32_t
+watch_wanted(const fl_watch *watch)
 {
-    fl_watch *watch = watch_find(loop, fd);
-    uint32_t armed = watch == NULL ? 0 : watch->armed;
+    uint32_t wanted = (watch->reader != NULL ? FL_POLL_READ : 0)
+                      | (watch->writer != NULL ? FL_POLL_WRITE : 0);
+    return wanted != 0 && (wanted & ~(uint32_t)watch->edges) == 0
+               ? wanted | FL_POLL_EDGE
+               : wanted;
+}
+
+/* what becomes op's business; the flags tell what kind of object that is. */
+static int
+watch_set(LoopObject *loop, int fd, uint32_t what, PyObject *op, bool channel,
+          bool edge)
+{
+    fl_watch *watch = watch_make(loop, fd);
+    if (watch == NULL) {
+        return -1;
+    }
+    fl_watch before = *watch;
+    PyObject **side = watch_side(watch, what);
+    *side = Py_NewRef(op);
+    watch->channels &= (uint8_t)~what;
+    watch->channels |= (uint8_t)(channel ? what : 0);
+    watch->edges &= (uint8_t)~what;
+    watch->edges |= (uint8_t)(edge ? what : 0);
+    uint32_t wanted = watch_wanted(watch);
     /* Told even when nothing seems to change: the descriptor may have been
        closed and opened again since, and the kernel's memory went with it. */
-    int rc = fl_poller_set(&loop->poller, fd, armed, armed | what);
+    int rc = fl_poller_set(&loop->poller, fd, before.armed, wanted);
     if (rc < 0) {
+        *watch = before;
+        Py_DECREF(op);
         fl_raise_errno(rc);
         return -1;
     }
-    watch = watch_make(loop, fd);
-    if (watch == NULL) {
-        (void)fl_poller_set(&loop->poller, fd, armed | what, armed);
-        return -1;
-    }
     fl_loop_poll_soon(loop);
-    bool was_channel = watch->channels & what;
-    watch->armed |= (uint16_t)what;
-    watch->channels &= (uint16_t)~what;
-    watch->channels |= (uint16_t)(channel ? what : 0);
-    PyObject **side = watch_side(watch, what);
-    PyObject *old = *side;
-    *side = Py_NewRef(op);
-    return old == NULL ? 0 : watch_drop(loop, old, was_channel);
+    watch->armed = (uint16_t)(wanted & ~FL_POLL_EDGE);
+    PyObject *old = *watch_side(&before, what);
+    return old == NULL ? 0 : watch_drop(loop, old, before.channels & what);
 }
 
 int
 fl_watch_set(LoopObject *loop, int fd, uint32_t what, PyObject *handle)
 {
-    return watch_set(loop, fd, what, handle, false);
+    return watch_set(loop, fd, what, handle, false, false);
 }
 
 int
 fl_watch_set_channel(LoopObject *loop, int fd, uint32_t what, PyObject *channel)
 {
-    return watch_set(loop, fd, what, channel, true);
+    return watch_set(loop, fd, what, channel, true, false);
+}
+
+int
+fl_watch_set_once(LoopObject *loop, int fd, uint32_t what, PyObject *channel)
+{
+    return watch_set(loop, fd, what, channel, true, true);
 }
 
 int
@@ -133,11 +154,12 @@ fl_watch_remove(LoopObject *loop, int fd, uint32_t what)
     PyObject *old = *side;
     bool channel = watch->channels & what;
     *side = NULL;
-    watch->channels &= (uint16_t)~what;
+    watch->channels &= (uint8_t)~what;
+    watch->edges &= (uint8_t)~what;
     fl_loop_poll_soon(loop);
-    uint32_t left = watch->armed & ~what;
+    uint32_t left = watch_wanted(watch);
     int rc = fl_poller_set(&loop->poller, fd, watch->armed, left);
-    watch->armed = (uint16_t)left;
+    watch->armed = (uint16_t)(left & ~FL_POLL_EDGE);
     if (rc == -EBADF || rc == -ENOENT) {
         /* Closed before it was removed: nothing is left to remove. */
         rc = 0;
@@ -158,6 +180,16 @@ static int
 watch_queue(LoopObject *loop, int fd, uint32_t what, PyObject *handle,
             bool channel)
 {
+    fl_watch *watch = watch_find(loop, fd);
+    if (watch->edges & what) {
+        /* It waited once; the poller keeps watching. */
+        *watch_side(watch, what) = NULL;
+        watch->channels &= (uint8_t)~what;
+        watch->edges &= (uint8_t)~what;
+        return fl_loop_push(loop, handle,
+                            what == FL_POLL_READ ? FL_READY_READ
+                                                 : FL_READY_WRITE);
+    }
     if (channel) {
         return fl_loop_push(loop, Py_NewRef(handle),
                             what == FL_POLL_READ ? FL_READY_READ
@@ -182,15 +214,6 @@ fl_watch_dispatch(LoopObject *loop, const fl_event *event)
         return 0;
     }
     uint32_t ready = event->ready & watch->armed;
-    uint32_t idle = ready
-                    & ((watch->reader == NULL ? FL_POLL_READ : 0)
-                       | (watch->writer == NULL ? FL_POLL_WRITE : 0));
-    if (FL_UNLIKELY(idle)) {
-        /* Lingering, and nobody waits: not another event of that kind. */
-        uint32_t left = watch->armed & ~idle;
-        (void)fl_poller_set(&loop->poller, event->fd, watch->armed, left);
-        watch->armed = (uint16_t)left;
-    }
     if ((ready & FL_POLL_READ) && watch->reader != NULL
         && watch_queue(loop, event->fd, FL_POLL_READ, watch->reader,
                        watch->channels & FL_POLL_READ)
@@ -207,51 +230,6 @@ fl_watch_dispatch(LoopObject *loop, const fl_event *event)
     {
         return -1;
     }
-    return 0;
-}
-
-/* Whether the poller's memory of fd stems from this very file, which has been
-   open ever since: a closed one has no descriptor any more. */
-static bool
-watch_is_kept_for(const fl_watch *watch, PyObject *file)
-{
-    return watch->keeper != NULL && fl_weakref_is_to(watch->keeper, file);
-}
-
-int
-fl_watch_set_lingering(LoopObject *loop, int fd, uint32_t what,
-                       PyObject *channel, PyObject *file)
-{
-    fl_watch *watch = watch_find(loop, fd);
-    if (watch == NULL || !(watch->armed & what)
-        || *watch_side(watch, what) != NULL || !watch_is_kept_for(watch, file))
-    {
-        return fl_watch_set_channel(loop, fd, what, channel);
-    }
-    *watch_side(watch, what) = Py_NewRef(channel);
-    watch->channels |= (uint16_t)what;
-    return 0;
-}
-
-int
-fl_watch_linger(LoopObject *loop, int fd, uint32_t what, PyObject *file)
-{
-    fl_watch *watch = watch_find(loop, fd);
-    if (watch == NULL) {
-        return 0;
-    }
-    if (!watch_is_kept_for(watch, file)) {
-        PyObject *keeper = PyWeakref_NewRef(file, NULL);
-        if (keeper == NULL) {
-            return -1;
-        }
-        Py_XSETREF(watch->keeper, keeper);
-    }
-    PyObject **side = watch_side(watch, what);
-    PyObject *old = *side;
-    *side = NULL;
-    watch->channels &= (uint16_t)~what;
-    Py_XDECREF(old);
     return 0;
 }
 
@@ -299,7 +277,6 @@ fl_watches_clear(LoopObject *loop)
     for (size_t i = 0; i < count; i++) {
         Py_XDECREF(watches[i].reader);
         Py_XDECREF(watches[i].writer);
-        Py_XDECREF(watches[i].keeper);
     }
     free(watches);
 }

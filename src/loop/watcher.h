@@ -30,14 +30,12 @@ int fl_watch_remove(LoopObject *loop, int fd, uint32_t what) FL_RAISES;
 /* Queues the handles of a descriptor that the poller found ready. */
 int fl_watch_dispatch(LoopObject *loop, const fl_event *event) FL_RAISES;
 
-/* For who waits again and again, as sock_recv does.  fl_watch_linger lets the
-   channel go but leaves the poller as it is, and fl_watch_set_lingering then
-   needs no system call, provided that file is the same and was not closed
-   since.  An event meanwhile ends the lingering. */
-int fl_watch_set_lingering(LoopObject *loop, int fd, uint32_t what,
-                           PyObject *channel, PyObject *file) FL_RAISES;
-int fl_watch_linger(LoopObject *loop, int fd, uint32_t what, PyObject *file)
-    FL_RAISES;
+/* For who waits once and, as a rule, soon again, as sock_recv does: the
+   channel is let go when it is queued, and the poller told nothing until the
+   next wait, which is then one system call and not two.  It watches for edges,
+   so an event that nobody waits for any more is not repeated. */
+int fl_watch_set_once(LoopObject *loop, int fd, uint32_t what,
+                      PyObject *channel) FL_RAISES;
 
 /* The transport that owns a descriptor; borrowed, or NULL.  owner is not
    kept alive: it disowns the descriptor before it goes. */

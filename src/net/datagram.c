@@ -76,6 +76,21 @@ datagram_is_open(DatagramObject *self)
            && self->transport.loop != NULL;
 }
 
+/* Keeps a datagram for later. */
+static int
+datagram_keep(DatagramObject *self, PyObject *data, PyObject *addr)
+{
+    PyObject *pair = PyTuple_Pack(2, data, addr);
+    if (pair != NULL && self->backlog == NULL) {
+        self->backlog = PyList_New(0);
+    }
+    int rc = pair == NULL || self->backlog == NULL
+                 ? -1
+                 : PyList_Append(self->backlog, pair);
+    Py_XDECREF(pair);
+    return rc;
+}
+
 /* Delivers, or keeps for later what came after pause_reading(). */
 static int
 datagram_take(DatagramObject *self, const char *bytes, size_t len,
@@ -92,21 +107,29 @@ datagram_take(DatagramObject *self, const char *bytes, size_t len,
         rc = fl_transport_fatal(&self->transport,
                                 "Fatal read error on datagram transport");
     }
-    else if (!self->transport.paused) {
-        rc = datagram_deliver(self, data, addr);
-    }
     else {
-        PyObject *pair = PyTuple_Pack(2, data, addr);
-        if (pair != NULL && self->backlog == NULL) {
-            self->backlog = PyList_New(0);
-        }
-        if (pair != NULL && self->backlog != NULL) {
-            rc = PyList_Append(self->backlog, pair);
-        }
-        Py_XDECREF(pair);
+        rc = self->transport.paused || self->backlog != NULL
+                 ? datagram_keep(self, data, addr)
+                 : datagram_deliver(self, data, addr);
     }
     Py_XDECREF(data);
     Py_XDECREF(addr);
+    return rc;
+}
+
+/* The poller knows nothing of what is in the backlog. */
+static int
+datagram_schedule_backlog(DatagramObject *self)
+{
+    if (self->backlog == NULL || self->transport.paused) {
+        return 0;
+    }
+    PyObject *deliver =
+        PyObject_GetAttrString((PyObject *)self, "_read_ready");
+    int rc = deliver == NULL
+                 ? -1
+                 : fl_transport_call_soon(&self->transport, deliver, NULL);
+    Py_XDECREF(deliver);
     return rc;
 }
 
@@ -114,23 +137,31 @@ static int
 datagram_deliver_backlog(DatagramObject *self)
 {
     PyObject *backlog = self->backlog;
+    Py_ssize_t count = PyList_GET_SIZE(backlog);
     self->backlog = NULL;
     int rc = 0;
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(backlog) && rc == 0; i++) {
+    Py_ssize_t i = 0;
+    for (; i < count && rc == 0 && datagram_is_open(self)
+           && !self->transport.paused;
+         i++)
+    {
         PyObject *pair = PyList_GET_ITEM(backlog, i);
-        if (!datagram_is_open(self)) {
-            break;
-        }
-        if (self->transport.paused) {
-            self->backlog =
-                PyList_GetSlice(backlog, i, PyList_GET_SIZE(backlog));
-            rc = self->backlog == NULL ? -1 : 0;
-            break;
-        }
         rc = datagram_deliver(self, PyTuple_GET_ITEM(pair, 0),
                               PyTuple_GET_ITEM(pair, 1));
     }
+    PyObject *raised = fl_take_raised();
+    if (i < count && datagram_is_open(self)) {
+        /* Paused, or KeyboardInterrupt on its way out of the loop. */
+        self->backlog = PyList_GetSlice(backlog, i, count);
+        if (self->backlog == NULL || datagram_schedule_backlog(self) < 0) {
+            rc = -1;
+        }
+    }
     Py_DECREF(backlog);
+    if (raised != NULL) {
+        PyErr_Clear();
+        fl_put_raised(raised);
+    }
     return rc;
 }
 
@@ -226,12 +257,61 @@ datagram_receive_batch(DatagramObject *self)
     int n = datagram_receive_many(self, arena, messages, from);
     int rc = n < 0 ? datagram_receive_failed(self) : 0;
     self->singles = n > 1 ? DATAGRAM_SINGLES : 0;
-    for (int i = 0; i < n && rc == 0; i++) {
-        rc = datagram_take(self, arena + (size_t)i * DATAGRAM_ROOM,
-                           messages[i].msg_len, &from[i],
-                           messages[i].msg_hdr.msg_namelen);
+    PyObject *raised = NULL;
+    for (int i = 0; i < n; i++) {
+        if (datagram_take(self, arena + (size_t)i * DATAGRAM_ROOM,
+                          messages[i].msg_len, &from[i],
+                          messages[i].msg_hdr.msg_namelen)
+            < 0)
+        {
+            /* KeyboardInterrupt on its way out of the loop: the others come
+               when it runs again. */
+            Py_XSETREF(raised, fl_take_raised());
+            if (self->backlog == NULL) {
+                self->backlog = PyList_New(0);
+            }
+        }
+    }
+    if (raised != NULL) {
+        if (datagram_schedule_backlog(self) < 0) {
+            PyErr_Clear();
+        }
+        fl_put_raised(raised);
+        rc = -1;
     }
     datagram_return_arena(state, arena);
+    return rc;
+}
+
+/* sock.recvfrom(): of a family whose addresses the socket module knows. */
+static int
+datagram_receive_by_call(DatagramObject *self)
+{
+    PyObject *sock = Py_NewRef(self->transport.file);
+    PyObject *pair = PyObject_CallMethod(sock, "recvfrom", "i", DATAGRAM_MAX);
+    Py_DECREF(sock);
+    if (pair == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_BlockingIOError)
+            || PyErr_ExceptionMatches(PyExc_InterruptedError))
+        {
+            PyErr_Clear();
+            return 0;
+        }
+        return PyErr_ExceptionMatches(PyExc_OSError)
+                   ? fl_datagram_tell_error(self)
+                   : fl_transport_fatal(
+                         &self->transport,
+                         "Fatal read error on datagram transport");
+    }
+    int rc = -1;
+    if (PyTuple_Check(pair) && PyTuple_GET_SIZE(pair) == 2) {
+        rc = datagram_deliver(self, PyTuple_GET_ITEM(pair, 0),
+                              PyTuple_GET_ITEM(pair, 1));
+    }
+    else {
+        PyErr_SetString(PyExc_TypeError, "recvfrom() must return a pair");
+    }
+    Py_DECREF(pair);
     return rc;
 }
 
@@ -248,6 +328,9 @@ datagram_read_ready(TransportObject *transport)
     if (!fl_transport_alive(transport)) {
         fl_raise_errno(-EBADF);
         return fl_datagram_tell_error(self);
+    }
+    if (self->odd_family) {
+        return datagram_receive_by_call(self);
     }
     if (self->is_udp && self->singles == DATAGRAM_SINGLES) {
         return datagram_receive_batch(self);
@@ -303,7 +386,7 @@ datagram_py_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     DatagramObject *self = (DatagramObject *)op;
     TransportObject *transport = &self->transport;
-    if (fl_datagram_flush_held(self) < 0) {
+    if (fl_datagram_flush(NULL, op) < 0) {
         return NULL;
     }
     if (!transport->closing) {
@@ -339,15 +422,8 @@ datagram_py_resume_reading(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     DatagramObject *self = (DatagramObject *)op;
     PyObject *done = fl_transport_py_resume_reading(op, NULL);
-    if (done != NULL && self->backlog != NULL && !self->transport.paused) {
-        /* The poller knows nothing of these. */
-        PyObject *deliver = PyObject_GetAttrString(op, "_read_ready");
-        if (deliver == NULL
-            || fl_transport_call_soon(&self->transport, deliver, NULL) < 0)
-        {
-            Py_CLEAR(done);
-        }
-        Py_XDECREF(deliver);
+    if (done != NULL && datagram_schedule_backlog(self) < 0) {
+        Py_CLEAR(done);
     }
     return done;
 }
@@ -374,7 +450,7 @@ static PyObject *
 datagram_py_abort(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
     DatagramObject *self = (DatagramObject *)op;
-    if (fl_datagram_flush_held(self) < 0) {
+    if (fl_datagram_flush(NULL, op) < 0) {
         return NULL;
     }
     if (self->transport.lost == 0) {
@@ -402,8 +478,6 @@ datagram_py_write_ready(PyObject *op, PyObject *Py_UNUSED(ignored))
 }
 
 static PyMethodDef datagram_methods[] = {
-    FL_TRANSPORT_METHODS,
-    FL_TRANSPORT_READ_METHODS,
     {"sendto", FL_METHOD(fl_datagram_py_sendto), FL_FASTCALL,
      PyDoc_STR("sendto($self, data, addr=None)\n--\n\n"
                "Send a datagram, to the peer or to an address.")},
@@ -425,6 +499,9 @@ static PyMethodDef datagram_methods[] = {
     {"_read_ready", datagram_py_read_ready, METH_NOARGS, NULL},
     {"_sendto_ready", datagram_py_write_ready, METH_NOARGS, NULL},
     {"_write_ready", datagram_py_write_ready, METH_NOARGS, NULL},
+    /* Of two with one name the first counts. */
+    FL_TRANSPORT_METHODS,
+    FL_TRANSPORT_READ_METHODS,
     {NULL},
 };
 
@@ -477,6 +554,9 @@ datagram_ask_socket(DatagramObject *self)
     socklen_t len = sizeof(proto);
     (void)getsockopt(transport->fd, SOL_SOCKET, SO_PROTOCOL, &proto, &len);
     self->is_udp = proto == IPPROTO_UDP;
+    self->odd_family = transport->family != AF_INET
+                       && transport->family != AF_INET6
+                       && transport->family != AF_UNIX;
     PyObject *peer = fl_transport_info(
         transport, fl_transport_state(transport)->str_peername);
     if (peer == NULL) {

@@ -32,6 +32,7 @@ typedef struct {
     uint8_t singles;     /* reads in a row that found one datagram */
     bool connected;      /* the socket knows its peer */
     bool is_udp;
+    bool odd_family;     /* neither IP nor UNIX */
     bool no_segments;    /* the kernel refused to cut a long one in pieces */
 } DatagramObject;
 

@@ -240,22 +240,42 @@ datagram_fill_batch(DatagramObject *self, datagram_batch *batch)
     }
 }
 
+/* The front of the queue through the socket object. */
+static int
+datagram_send_front_by_call(DatagramObject *self)
+{
+    PyObject *data = Py_NewRef(datagram_front(self)->data);
+    PyObject *addr = Py_NewRef(datagram_front(self)->addr);
+    int rc = datagram_call(self, data, addr);
+    PyObject *raised = fl_take_raised();
+    /* Runs Python above: the queue may be another. */
+    if (rc != 0 && self->count > 0 && datagram_front(self)->data == data) {
+        datagram_pop(self);
+    }
+    Py_DECREF(data);
+    Py_DECREF(addr);
+    if (raised != NULL) {
+        fl_put_raised(raised);
+    }
+    return rc;
+}
+
+/* Whether sendmsg failed because it was asked to cut: a kernel or device that
+   cannot, or pieces longer than the path takes. */
+static bool
+datagram_cannot_cut(int error)
+{
+    return error == EINVAL || error == EIO || error == EMSGSIZE
+           || error == EOPNOTSUPP || error == ENOPROTOOPT;
+}
+
 /* Sends the front of the queue.  1: some of it left.  0: not now.  -1: an
    exception, and the datagram that it is about was dropped. */
 static int
 datagram_send_batch(DatagramObject *self)
 {
-    fl_letter *front = datagram_front(self);
-    if (front->addr != NULL) {
-        int rc = datagram_call(self, front->data, front->addr);
-        if (rc != 0) {
-            PyObject *raised = fl_take_raised();
-            datagram_pop(self);
-            if (raised != NULL) {
-                fl_put_raised(raised);
-            }
-        }
-        return rc;
+    if (datagram_front(self)->addr != NULL) {
+        return datagram_send_front_by_call(self);
     }
     datagram_batch batch;
     datagram_fill_batch(self, &batch);
@@ -273,10 +293,8 @@ datagram_send_batch(DatagramObject *self)
         if (datagram_must_wait(errno)) {
             return 0;
         }
-        if (batch.lengths[0] > 1) {
-            /* A kernel or device that cannot, or pieces longer than the
-               path takes: one by one from now on. */
-            self->no_segments = true;
+        if (batch.lengths[0] > 1 && datagram_cannot_cut(errno)) {
+            self->no_segments = true;  /* one by one from now on */
             return 1;
         }
         PyErr_SetFromErrno(PyExc_OSError);

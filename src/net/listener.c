@@ -93,8 +93,8 @@ static int
 listener_welcome(LoopObject *loop, PyObject *op)
 {
     TransportObject *self = (TransportObject *)op;
-    ListenerObject *listener = (ListenerObject *)self->server;
-    self->server = NULL;
+    ListenerObject *listener = (ListenerObject *)self->protocol;
+    self->protocol = NULL;
     PyThreadState *ts = PyThreadState_Get();
     PyObject *context = PyContext_Copy(listener->context);
     int rc = context == NULL ? -1
@@ -109,6 +109,9 @@ listener_welcome(LoopObject *loop, PyObject *op)
             PyObject *raised = rc < 0 ? fl_take_raised() : NULL;
             self->closing = true;
             fl_transport_close_file(self);
+            if (fl_transport_detach(self) < 0) {
+                PyErr_WriteUnraisable(op);
+            }
             Py_CLEAR(self->loop);
             if (raised != NULL) {
                 fl_put_raised(raised);
@@ -119,6 +122,9 @@ listener_welcome(LoopObject *loop, PyObject *op)
         }
     }
     Py_XDECREF(context);
+    if (rc < 0) {
+        rc = fl_report_step((PyObject *)loop, (PyObject *)listener);
+    }
     Py_DECREF(listener);
     return rc;
 }
@@ -156,7 +162,7 @@ listener_take(ListenerObject *self, LoopObject *loop, int fd,
         close(fd);
         return -1;
     }
-    transport->server = Py_NewRef(self);
+    transport->protocol = Py_NewRef(self);  // for listener_welcome
     return fl_loop_push(loop, (PyObject *)transport, FL_READY_READ);
 }
 

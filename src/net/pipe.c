@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/args.h"
+#include "loop/report.h"
 #include "net/sockobj.h"
 #include "os/sockcall.h"
 
@@ -40,6 +41,9 @@ pipe_close(TransportObject *self, PyObject *exc)
 static int
 pipe_fatal(TransportObject *self, const char *message)
 {
+    if (fl_report_must_leave()) {
+        return -1;
+    }
     PyObject *exc = fl_take_raised();
     int rc = self->loop == NULL
                  ? 0
@@ -100,11 +104,18 @@ pipe_receive_eof(TransportObject *self)
     return rc;
 }
 
-/* read(), as an fl_read_function. */
+/* One read() into the largest buffer: a pipe may be one of messages, whose
+   rest would be lost, and somebody may have made it blocking again, so that a
+   second one would wait. */
 static ssize_t
-pipe_read(void *source, void *space, size_t size)
+pipe_read(TransportObject *self, fl_loan *loan)
 {
-    ssize_t n = fl_sys_read(((TransportObject *)source)->fd, space, size);
+    fl_readbuf_habit habit = fl_readbuf_habit_for(FL_READBUF_LARGEST);
+    if (fl_readbuf_take(fl_transport_state(self), &habit, loan) < 0) {
+        return -1;
+    }
+    ssize_t n = fl_sys_read(self->fd, fl_readbuf_space(loan),
+                            fl_readbuf_size(loan));
     if (n < 0) {
         if (pipe_must_wait(errno)) {
             return FL_READ_LATER;
@@ -112,6 +123,32 @@ pipe_read(void *source, void *space, size_t size)
         PyErr_SetFromErrno(PyExc_OSError);
     }
     return n;
+}
+
+/* What a read came to that brought nothing. */
+static int
+pipe_nothing_read(TransportObject *self, ssize_t n)
+{
+    if (n == FL_READ_LATER) {
+        return 0;
+    }
+    return n == 0
+               ? pipe_receive_eof(self)
+               : pipe_fatal(self, "Fatal read error on pipe transport");
+}
+
+/* protocol.data_received(data); what it raises is raised. */
+static int
+pipe_deliver(TransportObject *self, fl_loan *loan, size_t n)
+{
+    fl_state *state = fl_transport_state(self);
+    PyObject *result =
+        fl_readbuf_fill(state, &self->habit, loan, n) < 0
+            ? NULL
+            : fl_transport_call_protocol(self, state->str_data_received,
+                                         loan->data);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
 }
 
 static int
@@ -122,26 +159,15 @@ pipe_read_ready(TransportObject *self)
     }
     fl_state *state = fl_transport_state(self);
     fl_loan loan;
-    ssize_t n =
-        fl_readbuf_read(state, &self->habit, &loan, pipe_read, self);
-    if (n <= 0) {
-        fl_readbuf_done(state, &self->habit, &loan);
-        if (n == 0) {
-            return pipe_receive_eof(self);
-        }
-        if (n == FL_READ_LATER) {
-            return 0;
-        }
-        return pipe_fatal(self, "Fatal read error on pipe transport");
-    }
-    PyObject *result = NULL;
-    if (fl_readbuf_fill(state, &self->habit, &loan, (size_t)n) == 0) {
-        result = fl_transport_call_protocol(self, state->str_data_received,
-                                            loan.data);
-    }
+    ssize_t n = pipe_read(self, &loan);
+    int rc = n > 0 ? pipe_deliver(self, &loan, (size_t)n)
+                   : pipe_nothing_read(self, n);
+    PyObject *raised = rc < 0 ? fl_take_raised() : NULL;
     fl_readbuf_done(state, &self->habit, &loan);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    if (raised != NULL) {
+        fl_put_raised(raised);
+    }
+    return rc;
 }
 
 /* --- Writing --------------------------------------------------------------*/
@@ -382,18 +408,17 @@ pipe_py_write_ready(PyObject *op, PyObject *Py_UNUSED(ignored))
                "Tell another protocol from now on.")}
 
 static PyMethodDef pipe_read_methods[] = {
-    FL_TRANSPORT_METHODS,
-    FL_TRANSPORT_READ_METHODS,
     PIPE_SET_PROTOCOL,
     {"close", pipe_py_close_now, METH_NOARGS,
      PyDoc_STR("close($self, /)\n--\n\nClose.")},
     {"_read_ready", pipe_py_read_ready, METH_NOARGS, NULL},
+    /* Of two with one name the first counts. */
+    FL_TRANSPORT_METHODS,
+    FL_TRANSPORT_READ_METHODS,
     {NULL},
 };
 
 static PyMethodDef pipe_write_methods[] = {
-    FL_TRANSPORT_METHODS,
-    FL_TRANSPORT_WRITE_METHODS,
     PIPE_SET_PROTOCOL,
     {"write", FL_METHOD(pipe_py_write), FL_FASTCALL,
      PyDoc_STR("write($self, data)\n--\n\n"
@@ -412,6 +437,9 @@ static PyMethodDef pipe_write_methods[] = {
     {"_start_reading", fl_transport_py_start_reading, METH_NOARGS, NULL},
     {"_read_ready", pipe_py_peer_closed, METH_NOARGS, NULL},
     {"_write_ready", pipe_py_write_ready, METH_NOARGS, NULL},
+    /* Of two with one name the first counts. */
+    FL_TRANSPORT_METHODS,
+    FL_TRANSPORT_WRITE_METHODS,
     {NULL},
 };
 

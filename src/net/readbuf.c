@@ -8,7 +8,7 @@
    number, and such that buffers one after the other lie at different places in
    a cache line; the largest is as much as asyncio reads at once. */
 static const Py_ssize_t readbuf_sizes[FL_READBUFS] = {
-    4096 - 64 + 16, 65536 - 64 + 16, 262144};
+    4096 - 64 + 16, 65536 - 64 + 16, FL_READBUF_LARGEST};
 
 /* From so many bytes on the buffer itself is handed out. */
 static const size_t readbuf_lend_from[FL_READBUFS] = {2, 4096, 32768};
@@ -64,6 +64,7 @@ fl_readbuf_take(fl_state *state, const fl_readbuf_habit *habit, fl_loan *loan)
 {
     loan->size_class = habit->size_class;
     loan->exact = false;
+    loan->failure = NULL;
     loan->data = state->readbufs[loan->size_class];
     if (FL_LIKELY(loan->data != NULL)) {
         state->readbufs[loan->size_class] = NULL;
@@ -125,7 +126,8 @@ readbuf_read_on(fl_state *state, fl_readbuf_habit *habit, fl_loan *loan,
     ssize_t m =
         read(source, fl_readbuf_space(&more), fl_readbuf_size(&more) - n);
     if (m <= 0) {
-        PyErr_Clear();  /* the next read finds it again */
+        /* An end is found again by the next read, a failure is not. */
+        loan->failure = fl_take_raised();
         fl_readbuf_done(state, &large, &more);
         return (ssize_t)n;
     }
@@ -178,11 +180,23 @@ fl_readbuf_fill(fl_state *state, fl_readbuf_habit *habit, fl_loan *loan,
     return loan->data == NULL ? -1 : 0;
 }
 
+bool
+fl_readbuf_has_failed(fl_loan *loan)
+{
+    PyObject *failure = loan->failure;
+    loan->failure = NULL;
+    if (failure != NULL) {
+        fl_put_raised(failure);
+    }
+    return failure != NULL;
+}
+
 void
 fl_readbuf_done(fl_state *state, fl_readbuf_habit *habit, fl_loan *loan)
 {
     PyObject *data = loan->data;
     loan->data = NULL;
+    Py_CLEAR(loan->failure);
     if (data == NULL) {
         return;
     }

@@ -14,6 +14,9 @@
 
 #include "base/state.h"
 
+/* The most that is read at once, as asyncio's. */
+#define FL_READBUF_LARGEST 262144
+
 /* What a connection remembers. */
 typedef struct {
     uint8_t size_class;
@@ -27,6 +30,8 @@ fl_readbuf_habit fl_readbuf_habit_for(size_t n);
 /* A buffer on loan for one read; on the C stack of the reader. */
 typedef struct {
     PyObject *data;  /* owned: the buffer, then what the protocol gets */
+    PyObject *failure;  /* owned: what reading on raised, or NULL; due once the
+                           data is delivered, for the kernel tells it once */
     uint8_t size_class;
     bool exact;      /* data is a copy, and the buffer is back already */
 } fl_loan;
@@ -65,6 +70,9 @@ int fl_readbuf_fill(fl_state *state, fl_readbuf_habit *habit, fl_loan *loan,
 
 /* The same for who copies out of the buffer by himself. */
 void fl_readbuf_learn(fl_readbuf_habit *habit, const fl_loan *loan, size_t n);
+
+/* Raises the failure, if there is one. */
+bool fl_readbuf_has_failed(fl_loan *loan);
 
 /* The protocol has seen it, or nothing was read. */
 void fl_readbuf_done(fl_state *state, fl_readbuf_habit *habit, fl_loan *loan);

@@ -75,6 +75,33 @@ socket_nothing_read(TransportObject *self, ssize_t n)
                         self, "Fatal read error on socket transport");
 }
 
+/* Hands on what was read: into a StreamReader, or to data_received. */
+static int
+socket_deliver(TransportObject *self, fl_loan *loan, size_t n)
+{
+    fl_state *state = fl_transport_state(self);
+    int fed = 0;
+    if (self->read_mode == FL_READ_STREAM) {
+        fed = fl_reader_feed(state, self->protocol, fl_readbuf_space(loan), n);
+        if (fed > 0) {
+            fl_readbuf_learn(&self->habit, loan, n);
+        }
+    }
+    if (fed == 0) {
+        PyObject *result =
+            fl_readbuf_fill(state, &self->habit, loan, n) < 0
+                ? NULL
+                : fl_transport_call_protocol(self, state->str_data_received,
+                                             loan->data);
+        fed = result == NULL ? -1 : 1;
+        Py_XDECREF(result);
+    }
+    return fed < 0 ? fl_transport_fatal(
+                         self,
+                         "Fatal error: protocol.data_received() call failed.")
+                   : 0;
+}
+
 /* _read_ready__data_received */
 static int
 socket_read_data(TransportObject *self)
@@ -83,35 +110,16 @@ socket_read_data(TransportObject *self)
     fl_loan loan;
     ssize_t n = fl_readbuf_read(state, &self->habit, &loan, socket_receive,
                                 self);
-    if (n > 0 && self->read_mode == FL_READ_STREAM) {
-        int fed = fl_reader_feed(state, self->protocol,
-                                 fl_readbuf_space(&loan), (size_t)n);
-        if (FL_LIKELY(fed != 0)) {
-            fl_readbuf_learn(&self->habit, &loan, (size_t)n);
-            fl_readbuf_done(state, &self->habit, &loan);
-            return fed > 0 ? 0
-                           : fl_transport_fatal(
-                                 self, "Fatal error: "
-                                       "protocol.data_received() call "
-                                       "failed.");
-        }
+    int rc = n > 0 ? socket_deliver(self, &loan, (size_t)n)
+                   : socket_nothing_read(self, n);
+    if (FL_UNLIKELY(loan.failure != NULL) && rc == 0
+        && self->lost == 0 && self->loop != NULL
+        && fl_readbuf_has_failed(&loan))
+    {
+        rc = socket_nothing_read(self, -1);
     }
-    if (n > 0 && fl_readbuf_fill(state, &self->habit, &loan, (size_t)n) < 0) {
-        n = -1;
-    }
-    if (FL_UNLIKELY(n <= 0)) {
-        fl_readbuf_done(state, &self->habit, &loan);
-        return socket_nothing_read(self, n);
-    }
-    PyObject *result = fl_transport_call_protocol(
-        self, state->str_data_received, loan.data);
     fl_readbuf_done(state, &self->habit, &loan);
-    if (FL_UNLIKELY(result == NULL)) {
-        return fl_transport_fatal(
-            self, "Fatal error: protocol.data_received() call failed.");
-    }
-    Py_DECREF(result);
-    return 0;
+    return rc;
 }
 
 /* get_buffer(-1), with asyncio's look at its length. */
@@ -249,7 +257,11 @@ socket_py_lose(PyObject *op, PyObject *exc)
     int rc = fl_transport_lose(self, exc);
     PyObject *raised = rc < 0 ? fl_take_raised() : NULL;
     PyObject *waiter = Py_XNewRef(self->empty_waiter);
-    if (waiter != NULL) {
+    PyObject *done =
+        waiter == NULL ? NULL : PyObject_CallMethod(waiter, "done", NULL);
+    bool waits = done == Py_False;
+    Py_XDECREF(done);
+    if (waits) {
         PyObject *error = PyObject_CallFunction(
             PyExc_ConnectionError, "s", "Connection is closed by peer");
         PyObject *result =
@@ -262,9 +274,10 @@ socket_py_lose(PyObject *op, PyObject *exc)
         PyErr_Clear();
         Py_XDECREF(error);
         Py_XDECREF(result);
-        Py_DECREF(waiter);
     }
+    Py_XDECREF(waiter);
     if (raised != NULL) {
+        PyErr_Clear();
         fl_put_raised(raised);
         return NULL;
     }
@@ -365,7 +378,8 @@ socket_py_lend(PyObject *op, PyObject *lend)
     TransportObject *self = (TransportObject *)op;
     LoopObject *loop = (LoopObject *)self->loop;
     if (loop != NULL && self->fd >= 0) {
-        if (lend == Py_True) {
+        self->lent = lend == Py_True;
+        if (self->lent) {
             fl_watch_disown(loop, self->fd, op);
         }
         else if (fl_watch_own(loop, self->fd, op) < 0) {
@@ -376,9 +390,6 @@ socket_py_lend(PyObject *op, PyObject *lend)
 }
 
 static PyMethodDef socket_methods[] = {
-    FL_TRANSPORT_METHODS,
-    FL_TRANSPORT_READ_METHODS,
-    FL_TRANSPORT_WRITE_METHODS,
     {"write", FL_METHOD(fl_socket_py_write), FL_FASTCALL,
      PyDoc_STR("write($self, data)\n--\n\n"
                "Send bytes, as soon as the peer takes them.")},
@@ -400,9 +411,14 @@ static PyMethodDef socket_methods[] = {
     {"_read_ready", socket_py_read_ready, METH_NOARGS, NULL},
     {"_write_ready", socket_py_write_ready, METH_NOARGS, NULL},
     {"_make_empty_waiter", fl_socket_py_make_empty_waiter, METH_NOARGS, NULL},
+    {"_make_loss_waiter", fl_socket_py_make_loss_waiter, METH_NOARGS, NULL},
     {"_reset_empty_waiter", fl_socket_py_reset_empty_waiter, METH_NOARGS,
      NULL},
     {"_lend_descriptor", socket_py_lend, METH_O, NULL},
+    /* Of two with one name the first counts. */
+    FL_TRANSPORT_METHODS,
+    FL_TRANSPORT_READ_METHODS,
+    FL_TRANSPORT_WRITE_METHODS,
     {NULL},
 };
 
@@ -480,6 +496,11 @@ socket_new(PyTypeObject *Py_UNUSED(type), PyObject *args, PyObject *kwargs)
         || fl_transport_begin(self, owner->state->str__start_reading,
                               waiter) < 0)
     {
+        PyObject *raised = fl_take_raised();
+        if (fl_transport_detach(self) < 0) {
+            PyErr_WriteUnraisable((PyObject *)self);
+        }
+        fl_put_raised(raised);
         fl_transport_forget(self);
         Py_CLEAR(self);
     }

@@ -44,6 +44,7 @@ PyObject *fl_socket_py_writelines(PyObject *op, PyObject *const *args,
                                   Py_ssize_t nargs, PyObject *names);
 PyObject *fl_socket_py_write_eof(PyObject *op, PyObject *ignored);
 PyObject *fl_socket_py_make_empty_waiter(PyObject *op, PyObject *ignored);
+PyObject *fl_socket_py_make_loss_waiter(PyObject *op, PyObject *ignored);
 PyObject *fl_socket_py_reset_empty_waiter(PyObject *op, PyObject *ignored);
 
 #endif

@@ -94,7 +94,11 @@ socket_wait_for_room(TransportObject *self)
 int
 fl_socket_flush(LoopObject *Py_UNUSED(loop), PyObject *op)
 {
-    return fl_socket_flush_held((TransportObject *)op);
+    TransportObject *self = (TransportObject *)op;
+    /* Nobody called: what goes wrong is reported. */
+    return fl_socket_flush_held(self) < 0
+               ? fl_transport_report(self, "_write_ready")
+               : 0;
 }
 
 int
@@ -213,7 +217,12 @@ socket_hold_or_send(TransportObject *self)
     }
     self->held = true;
     if (socket_may_hold(self, 0)) {
-        return fl_hold((LoopObject *)self->loop, (PyObject *)self);
+        if (FL_LIKELY(fl_hold((LoopObject *)self->loop, (PyObject *)self)
+                      == 0))
+        {
+            return 0;
+        }
+        PyErr_Clear();  /* no memory for the list: now, then */
     }
     return fl_socket_flush_held(self);
 }
@@ -249,7 +258,8 @@ socket_write_through(TransportObject *self, PyObject *data, const char *bytes,
         return 0;
     }
     if (socket_put(self, data, bytes, len, (size_t)n) < 0) {
-        return -1;
+        /* A part of it was sent: nothing may follow that. */
+        return n > 0 ? fl_transport_fatal(self, socket_write_failed) : -1;
     }
     return socket_wait_for_room(self);
 }
@@ -341,7 +351,11 @@ socket_write(TransportObject *self, PyObject *data)
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
         return fl_transport_fatal(self, socket_write_failed);
     }
-    int rc = socket_write_buffer(self, data, view.buf, (size_t)view.len);
+    /* Runs Python above: __buffer__. */
+    int rc = self->lost > 0 || self->loop == NULL
+                 ? fl_transport_write_lost(self, socket_write_ignored)
+                 : socket_write_buffer(self, data, view.buf,
+                                       (size_t)view.len);
     PyBuffer_Release(&view);
     return rc;
 }
@@ -358,79 +372,73 @@ fl_socket_py_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
 }
 
 #if FL_PY312
-/* Queues the pieces that are not empty; 1 if there were any. */
-static int
-socket_put_all(TransportObject *self, PyObject *list)
+/* One piece as bytes; what is false counts as empty from 3.14 on. */
+static PyObject *
+socket_copy_piece(PyObject *data)
 {
-    int any = 0;
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
-        PyObject *data = PyList_GET_ITEM(list, i);
-        int rc = PyObject_IsTrue(data);
-        if (rc <= 0) {
-            if (rc < 0) {
-                return -1;
-            }
-            continue;
-        }
-        Py_buffer view;
-        if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
-            return -1;
-        }
-        rc = view.len == 0 ? 0
-                           : socket_put(self, data, view.buf,
-                                        (size_t)view.len, 0);
-        any |= view.len > 0;
-        PyBuffer_Release(&view);
-        if (rc < 0) {
-            return -1;
-        }
+#if FL_PY314
+    int any = PyObject_IsTrue(data);
+    if (any <= 0) {
+        return any < 0 ? NULL : PyBytes_FromStringAndSize(NULL, 0);
     }
-    return any;
+#endif
+    PyObject *view = PyMemoryView_FromObject(data);  // asyncio's own check
+    PyObject *bytes = view == NULL ? NULL : PyBytes_FromObject(view);
+    Py_XDECREF(view);
+    return bytes;
 }
 
-/* Each must be bytes-like; asyncio learns that before it sends anything. */
-static int
-socket_check_pieces(PyObject *list)
+/* The pieces as bytes objects, without the empty ones.  Runs Python: their
+   __bool__ and __buffer__. */
+static PyObject *
+socket_collect(PyObject *list)
 {
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
-        PyObject *data = PyList_GET_ITEM(list, i);
-        int look = PyBytes_CheckExact(data) ? 0 : 1;
-#if FL_PY314
-        /* What is false counts as empty there. */
-        look = look ? PyObject_IsTrue(data) : 0;
-#endif
-        PyObject *view = look > 0 ? PyMemoryView_FromObject(data) : NULL;
-        if (look < 0 || (look > 0 && view == NULL)) {
-            return -1;
+    PyObject *pieces = PyList_New(0);
+    for (Py_ssize_t i = 0; pieces != NULL && i < PyList_GET_SIZE(list); i++) {
+        PyObject *data = Py_NewRef(PyList_GET_ITEM(list, i));
+        PyObject *bytes = PyBytes_CheckExact(data)
+                              ? Py_NewRef(data)
+                              : socket_copy_piece(data);
+        Py_DECREF(data);
+        int rc = bytes == NULL                        ? -1
+                 : PyBytes_GET_SIZE(bytes) == 0       ? 0
+                                                      : PyList_Append(pieces, bytes);
+        Py_XDECREF(bytes);
+        if (rc < 0) {
+            Py_CLEAR(pieces);
         }
-        Py_XDECREF(view);
     }
-    return 0;
+    return pieces;
 }
 
 static int
 socket_writelines(TransportObject *self, PyObject *list)
 {
-    if (socket_check_pieces(list) < 0) {
+    PyObject *pieces = socket_collect(list);
+    if (pieces == NULL) {
         return -1;
     }
+    int rc = 0;
     if (self->lost > 0 || self->loop == NULL) {
-        return fl_transport_write_lost(self, socket_write_ignored);
+        rc = fl_transport_write_lost(self, socket_write_ignored);
+        Py_DECREF(pieces);
+        return rc;
     }
     bool waiting = !fl_writeq_is_empty(&self->queue) && !self->held;
-    int any = socket_put_all(self, list);
-    if (any < 0) {
-        fl_writeq_clear(&self->queue);
-        self->held = false;
-        return fl_transport_fatal(self, socket_write_failed);
+    for (Py_ssize_t i = 0; rc == 0 && i < PyList_GET_SIZE(pieces); i++) {
+        rc = fl_writeq_put(&self->queue, PyList_GET_ITEM(pieces, i), 0);
     }
-    if (!any) {
-        return 0;
+    if (rc < 0) {
+        /* A part of it must not be sent. */
+        rc = fl_transport_fatal(self, socket_write_failed);
     }
-    return waiting ? fl_transport_maybe_pause(self, self->queue.size)
-                   : socket_hold_or_send(self);
+    else if (PyList_GET_SIZE(pieces) > 0) {
+        rc = waiting ? fl_transport_maybe_pause(self, self->queue.size)
+                     : socket_hold_or_send(self);
+    }
+    Py_DECREF(pieces);
+    return rc;
 }
-
 #endif
 
 PyObject *
@@ -505,6 +513,18 @@ fl_socket_py_write_eof(PyObject *op, PyObject *Py_UNUSED(ignored))
 
 /* --- sendfile -------------------------------------------------------------*/
 
+static PyObject *
+socket_new_waiter(TransportObject *self)
+{
+    PyObject *waiter = PyObject_CallMethodNoArgs(
+        self->loop == NULL ? Py_None : self->loop,
+        fl_transport_state(self)->str_create_future);
+    if (waiter != NULL) {
+        Py_XSETREF(self->empty_waiter, Py_NewRef(waiter));
+    }
+    return waiter;
+}
+
 PyObject *
 fl_socket_py_make_empty_waiter(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
@@ -516,19 +536,26 @@ fl_socket_py_make_empty_waiter(PyObject *op, PyObject *Py_UNUSED(ignored))
     if (fl_socket_flush_held(self) < 0) {
         return NULL;
     }
-    PyObject *waiter = PyObject_CallMethodNoArgs(
-        self->loop == NULL ? Py_None : self->loop,
-        fl_transport_state(self)->str_create_future);
-    if (waiter == NULL) {
-        return NULL;
-    }
-    Py_XSETREF(self->empty_waiter, Py_NewRef(waiter));
-    if (fl_writeq_is_empty(&self->queue)
+    PyObject *waiter = socket_new_waiter(self);
+    if (waiter != NULL && fl_writeq_is_empty(&self->queue)
         && socket_wake_empty_waiter(self, NULL) < 0)
     {
         Py_CLEAR(waiter);
     }
     return waiter;
+}
+
+/* In the place of the empty waiter, which is done: the connection's loss ends
+   it. */
+PyObject *
+fl_socket_py_make_loss_waiter(PyObject *op, PyObject *Py_UNUSED(ignored))
+{
+    TransportObject *self = (TransportObject *)op;
+    if (self->loop == NULL || self->lost > 0) {
+        PyErr_SetString(PyExc_ConnectionError, "Connection is closed by peer");
+        return NULL;
+    }
+    return socket_new_waiter(self);
 }
 
 PyObject *

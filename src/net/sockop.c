@@ -4,8 +4,8 @@
    that would block, it waits for the poller and tries again when its task
    goes on.  So nothing is received that a cancelled task could lose.
 
-   Who waits once on a socket waits again as a rule: the poller's watch
-   lingers (watcher.h), which spares two system calls for each wait. */
+   Who waits once on a socket waits again as a rule, so the poller goes on
+   watching in between (fl_watch_set_once). */
 #include "net/sockop.h"
 
 #include <errno.h>
@@ -34,6 +34,7 @@ typedef struct {
     int fd;              /* while waiting */
     uint8_t kind;
     bool started;
+    bool running;        /* in sockop_send, which may call the user's code */
 } SockOpObject;
 
 static const char *const sockop_names[] = {
@@ -92,6 +93,16 @@ sockop_direct_fd(SockOpObject *self, fl_state *state)
                : -1;
 }
 
+/* Whether what is not received now can be received later. */
+static bool
+sockop_is_stream(int fd)
+{
+    int type = 0;
+    socklen_t len = sizeof(type);
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0
+           && type == SOCK_STREAM;
+}
+
 static int
 sockop_recv(SockOpObject *self, fl_state *state, PyObject **result)
 {
@@ -99,7 +110,8 @@ sockop_recv(SockOpObject *self, fl_state *state, PyObject **result)
     Py_ssize_t most = fd < 0 || !PyLong_CheckExact(self->argument)
                           ? -1
                           : PyLong_AsSsize_t(self->argument);
-    if (most <= 0) {
+    if (most <= 0 || ((size_t)most > FL_READBUF_LARGEST && !sockop_is_stream(fd)))
+    {
         PyErr_Clear();
         return sockop_call(self, "recv", self->argument, result);
     }
@@ -128,17 +140,16 @@ sockop_recv(SockOpObject *self, fl_state *state, PyObject **result)
 static int
 sockop_recv_into(SockOpObject *self, fl_state *state, PyObject **result)
 {
-    int fd = sockop_direct_fd(self, state);
     Py_buffer view;
-    if (fd < 0
-        || PyObject_GetBuffer(self->argument, &view, PyBUF_WRITABLE) < 0)
-    {
+    if (PyObject_GetBuffer(self->argument, &view, PyBUF_WRITABLE) < 0) {
         PyErr_Clear();
         return sockop_call(self, "recv_into", self->argument, result);
     }
+    /* Runs Python above, which may close the socket. */
+    int fd = sockop_direct_fd(self, state);
     ssize_t n = -1;
     int rc = SOCKOP_FAILED;
-    if (view.len == 0 || !PyBuffer_IsContiguous(&view, 'C')) {
+    if (fd < 0 || view.len == 0 || !PyBuffer_IsContiguous(&view, 'C')) {
         PyBuffer_Release(&view);
         return sockop_call(self, "recv_into", self->argument, result);
     }
@@ -269,8 +280,7 @@ sockop_wait(SockOpObject *self)
     Py_XSETREF(self->future, sockop_make_future(loop));
     self->fd = fd;
     if (self->future == NULL
-        || fl_watch_set_lingering(loop, fd, sockop_what(self),
-                                  (PyObject *)self, self->sock)
+        || fl_watch_set_once(loop, fd, sockop_what(self), (PyObject *)self)
                < 0
         || PyObject_SetAttr(self->future, state->str__asyncio_future_blocking,
                             Py_True)
@@ -286,16 +296,8 @@ static int
 sockop_ready(LoopObject *loop, PyObject *op)
 {
     SockOpObject *self = (SockOpObject *)op;
-    if (self->future == NULL
-        || !fl_watch_has(loop, self->fd, sockop_what(self), op))
-    {
+    if (self->future == NULL) {
         return 0;
-    }
-    if (fl_watch_linger(loop, self->fd, sockop_what(self), self->sock) < 0) {
-        PyErr_Clear();  /* an object without weak references: */
-        if (fl_watch_remove(loop, self->fd, sockop_what(self)) < 0) {
-            return -1;
-        }
     }
     PyObject *future = Py_NewRef(self->future);
     fl_state *state = loop->state;
@@ -394,11 +396,6 @@ sockop_look_at_future(SockOpObject *self, fl_state *state)
     PyObject *result;
     if (state->layout_ok && fl_is_own_future(state, self->future)) {
         FutureObject *fut = (FutureObject *)self->future;
-        if (fut->state == FL_PENDING) {
-            PyErr_SetString(PyExc_RuntimeError,
-                            "await wasn't used with future");
-            return -1;
-        }
         result = fl_future_result(state, fut);
     }
     else {
@@ -408,11 +405,42 @@ sockop_look_at_future(SockOpObject *self, fl_state *state)
     return result == NULL ? -1 : 0;
 }
 
+/* Whether the future that was yielded is still pending: whoever awaits this
+   once more has no business here. */
+static int
+sockop_is_waiting(SockOpObject *self, fl_state *state)
+{
+    if (!self->started || self->future == NULL) {
+        return 0;
+    }
+    if (state->layout_ok && fl_is_own_future(state, self->future)) {
+        return ((FutureObject *)self->future)->state == FL_PENDING;
+    }
+    PyObject *done = PyObject_CallMethod(self->future, "done", NULL);
+    int is_done = done == NULL ? -1 : PyObject_IsTrue(done);
+    Py_XDECREF(done);
+    return is_done < 0 ? -1 : !is_done;
+}
+
+/* Real coroutines say so, too. */
+static int
+sockop_check_running(SockOpObject *self)
+{
+    if (FL_UNLIKELY(self->running)) {
+        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+        return -1;
+    }
+    return 0;
+}
+
 static PySendResult
 sockop_send(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
 {
     SockOpObject *self = (SockOpObject *)op;
     *result = NULL;
+    if (sockop_check_running(self) < 0) {
+        return PYGEN_ERROR;
+    }
     if (self->loop == NULL) {
         PyErr_SetString(PyExc_RuntimeError,
                         "cannot reuse already awaited coroutine");
@@ -420,6 +448,17 @@ sockop_send(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
     }
     PyObject *loop = Py_NewRef(self->loop);
     fl_state *state = ((LoopObject *)loop)->state;
+    self->running = true;
+    int waiting = sockop_is_waiting(self, state);
+    if (FL_UNLIKELY(waiting != 0)) {
+        if (waiting > 0) {
+            PyErr_SetString(PyExc_RuntimeError,
+                            "coroutine is being awaited already");
+        }
+        self->running = false;
+        Py_DECREF(loop);
+        return PYGEN_ERROR;
+    }
     int rc = self->started ? sockop_look_at_future(self, state)
                            : sockop_check(self, state);
     PySendResult answer = PYGEN_ERROR;
@@ -434,6 +473,7 @@ sockop_send(PyObject *op, PyObject *Py_UNUSED(value), PyObject **result)
             answer = *result == NULL ? PYGEN_ERROR : PYGEN_NEXT;
         }
     }
+    self->running = false;
     if (answer != PYGEN_NEXT) {
         sockop_finish(self);
     }
@@ -470,6 +510,9 @@ sockop_send_method(PyObject *op, PyObject *Py_UNUSED(value))
 static PyObject *
 sockop_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
+    if (sockop_check_running((SockOpObject *)op) < 0) {
+        return NULL;
+    }
     fl_await_raise_thrown(args, nargs);
     sockop_finish((SockOpObject *)op);
     return NULL;
@@ -478,6 +521,9 @@ sockop_throw(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 static PyObject *
 sockop_close(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
+    if (sockop_check_running((SockOpObject *)op) < 0) {
+        return NULL;
+    }
     sockop_finish((SockOpObject *)op);
     Py_RETURN_NONE;
 }
@@ -584,6 +630,7 @@ static PyType_Slot sockop_slots[] = {
     {Py_tp_finalize, sockop_finalize},
     {Py_tp_traverse, sockop_traverse},
     {Py_tp_clear, sockop_clear},
+    {Py_tp_iter, PyObject_SelfIter},
     {Py_tp_iternext, sockop_next},
     {Py_am_await, PyObject_SelfIter},
     {Py_am_send, sockop_send},

@@ -88,8 +88,8 @@ fl_transport_alive(TransportObject *self)
 /* --- Life -----------------------------------------------------------------*/
 
 /* Runs Python: Server._detach, whose waiters wake up. */
-static int
-transport_detach(TransportObject *self)
+int
+fl_transport_detach(TransportObject *self)
 {
     PyObject *server = self->server;
     self->server = NULL;
@@ -103,6 +103,55 @@ transport_detach(TransportObject *self)
     Py_DECREF(server);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
+}
+
+/* Names of a UNIX socket do not fit into an fl_address. */
+static void
+transport_keep_unix_names(TransportObject *self,
+                          const struct sockaddr_storage *name, socklen_t len)
+{
+    if (name->ss_family != AF_UNIX) {
+        return;
+    }
+    fl_state *state = fl_transport_state(self);
+    struct sockaddr_storage peer;
+    socklen_t peer_len = sizeof(peer);
+    bool has_peer = getpeername(self->number, (struct sockaddr *)&peer,
+                                &peer_len)
+                    == 0;
+    PyObject *ours = fl_sockaddr_object((const struct sockaddr *)name, len);
+    PyObject *theirs =
+        has_peer ? fl_sockaddr_object((struct sockaddr *)&peer, peer_len)
+                 : Py_NewRef(Py_None);
+    if (self->extra == NULL) {
+        self->extra = PyDict_New();
+    }
+    if (ours == NULL || theirs == NULL || self->extra == NULL
+        || PyDict_SetDefault(self->extra, state->str_sockname, ours) == NULL
+        || PyDict_SetDefault(self->extra, state->str_peername, theirs) == NULL)
+    {
+        PyErr_Clear();  /* no memory: they will be None */
+    }
+    Py_XDECREF(ours);
+    Py_XDECREF(theirs);
+}
+
+/* A sendfile that was going on leaves its watcher on the number. */
+static void
+transport_clear_watches(TransportObject *self, LoopObject *loop, int fd)
+{
+    if (!self->is_socket || loop->closed
+        || loop->forks != loop->state->forks
+        || (!self->lent
+            && fl_watch_owner(loop, fd) != (PyObject *)self))
+    {
+        return;
+    }
+    if (fl_watch_remove(loop, fd, FL_POLL_READ) < 0
+        || fl_watch_remove(loop, fd, FL_POLL_WRITE) < 0)
+    {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
 }
 
 void
@@ -119,6 +168,7 @@ fl_transport_close_file(TransportObject *self)
     self->fd = -1;
     self->file = NULL;
     if (loop != NULL) {
+        transport_clear_watches(self, loop, fd);
         fl_watch_disown(loop, fd, (PyObject *)self);
     }
     if (self->is_socket && alive && self->name.len == 0) {
@@ -127,6 +177,7 @@ fl_transport_close_file(TransportObject *self)
         socklen_t len = sizeof(name);
         if (getsockname(fd, (struct sockaddr *)&name, &len) == 0) {
             fl_address_set(&self->name, &name, len);
+            transport_keep_unix_names(self, &name, len);
         }
     }
     if (file == NULL) {
@@ -168,7 +219,7 @@ fl_transport_lose(TransportObject *self, PyObject *exc)
     PyObject *loop = self->loop;
     self->loop = NULL;
     Py_CLEAR(self->read_context);
-    if (transport_detach(self) < 0 && raised == NULL) {
+    if (fl_transport_detach(self) < 0 && raised == NULL) {
         raised = fl_take_raised();
     }
     PyErr_Clear();
@@ -191,13 +242,18 @@ fl_transport_schedule_lost(TransportObject *self, PyObject *exc)
 int
 fl_transport_force_close(TransportObject *self, PyObject *exc)
 {
-    if (self->held && self->ops->flush(fl_transport_loop(self), (PyObject *)self) < 0)
+    /* asyncio has sent it by now; but a broken connection takes nothing, and
+       its own error is the one to be told. */
+    bool broken = exc != NULL && PyObject_IsInstance(exc, PyExc_OSError) > 0;
+    if (self->held && !broken
+        && self->ops->flush(fl_transport_loop(self), (PyObject *)self) < 0)
     {
         return -1;
     }
     if (self->lost > 0 || self->loop == NULL) {
         return 0;
     }
+    self->held = false;
     fl_writeq_clear(&self->queue);
     fl_transport_stop_writing(self);
     if (!self->closing) {
@@ -293,19 +349,21 @@ transport_watch(TransportObject *self, uint32_t what, PyObject **context,
     if (current == NULL) {
         return -1;
     }
-    Py_XSETREF(*context, current);
     int debug = fl_loop_debug(loop);
-    if (FL_LIKELY(debug == 0)) {
-        return fl_watch_set_channel(loop, self->fd, what, (PyObject *)self);
-    }
     if (debug < 0) {
+        Py_DECREF(current);
         return -1;
+    }
+    if (FL_LIKELY(debug == 0)) {
+        Py_XSETREF(*context, current);
+        return fl_watch_set_channel(loop, self->fd, what, (PyObject *)self);
     }
     PyObject *callback = PyObject_GetAttrString((PyObject *)self, method);
     HandleObject *handle =
         callback == NULL
             ? NULL
             : fl_handle_new(loop, callback, NULL, 0, current, false);
+    Py_DECREF(current);
     Py_XDECREF(callback);
     if (handle == NULL) {
         return -1;
@@ -322,6 +380,12 @@ transport_unwatch(TransportObject *self, uint32_t what)
 {
     if (!transport_may_watch(self)) {
         return;
+    }
+    if (self->is_socket && !self->lent
+        && fl_watch_owner(fl_transport_loop(self), self->fd)
+               != (PyObject *)self)
+    {
+        return;  /* closed behind our back, and the number has a new owner */
     }
     PyObject *raised = fl_take_raised();
     /* The watch's reference may be the last but the caller's. */

@@ -60,6 +60,7 @@ typedef struct {
     bool protocol_connected : 1;
     bool protocol_paused : 1;    /* pause_writing() was called */
     bool is_socket : 1;
+    bool lent : 1;               /* sendfile has the descriptor */
     bool ended : 1;              /* a pipe's connection_lost is scheduled */
     bool loud_errors : 1;        /* a read pipe: report OSErrors but EIO */
 } TransportObject;
@@ -111,6 +112,7 @@ void fl_transport_forget(TransportObject *self);
 
 /* The server wants to know its connections.  Runs Python. */
 int fl_transport_attach(TransportObject *self, PyObject *server) FL_RAISES;
+int fl_transport_detach(TransportObject *self) FL_RAISES;
 
 /* Schedules connection_made, then the start of reading (unless start is
    NULL; a method's name), then the waiter's result.  Runs Python: an

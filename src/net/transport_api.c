@@ -15,43 +15,36 @@ transport_socket(TransportObject *self)
     if (self->file != NULL || self->fd < 0 || !self->is_socket) {
         return self->file;
     }
+    /* Made in two steps: what goes wrong after the object has the descriptor
+       must not let it be closed with the object. */
     fl_state *state = fl_transport_state(self);
-    PyObject *names = Py_BuildValue("(s)", "fileno");
-    PyObject *family = PyLong_FromLong(self->family);
-    PyObject *type = PyLong_FromLong(SOCK_STREAM);
-    PyObject *proto = PyLong_FromLong(self->proto);
-    PyObject *fd = PyLong_FromLong(self->fd);
-    PyObject *sock = NULL;
-    if (names != NULL && family != NULL && type != NULL && proto != NULL
-        && fd != NULL)
-    {
-        PyObject *stack[4] = {family, type, proto, fd};
-        sock = PyObject_Vectorcall(state->Socket, stack, 3, names);
-    }
-    Py_XDECREF(names);
-    Py_XDECREF(family);
-    Py_XDECREF(type);
-    Py_XDECREF(proto);
-    Py_XDECREF(fd);
+    PyObject *sock =
+        PyObject_CallMethod(state->Socket, "__new__", "O", state->Socket);
     PyObject *done =
         sock == NULL ? NULL
-                     : PyObject_CallMethodOneArg(
-                           sock, state->str_setblocking, Py_False);
-    if (done == NULL && sock != NULL) {
-        /* The descriptor stays ours. */
+                     : PyObject_CallMethod(sock, "__init__", "iiii",
+                                           (int)self->family,
+                                           (int)SOCK_STREAM, self->proto,
+                                           self->fd);
+    if (done != NULL) {
+        Py_SETREF(done, PyObject_CallMethodOneArg(sock, state->str_setblocking,
+                                                  Py_False));
+    }
+    /* Runs Python above: somebody else may have made one meanwhile, or closed
+       the transport. */
+    if (done != NULL && self->fd >= 0 && self->file == NULL) {
+        self->file = Py_NewRef(sock);
+    }
+    else if (sock != NULL) {
         PyObject *raised = fl_take_raised();
         Py_XDECREF(PyObject_CallMethod(sock, "detach", NULL));
         PyErr_Clear();
-        fl_put_raised(raised);
-        Py_CLEAR(sock);
+        if (raised != NULL) {
+            fl_put_raised(raised);
+        }
     }
     Py_XDECREF(done);
-    if (sock != NULL && self->fd >= 0 && self->file == NULL) {
-        self->file = sock;
-    }
-    else {
-        Py_XDECREF(sock);
-    }
+    Py_XDECREF(sock);
     return self->file;
 }
 
@@ -77,6 +70,13 @@ transport_closed_socket(TransportObject *self)
 static PyObject *
 transport_make_socket_info(TransportObject *self)
 {
+    /* Whoever wants the socket may do something with it: that comes after what
+       was written.  */
+    if (self->held
+        && self->ops->flush((LoopObject *)self->loop, (PyObject *)self) < 0)
+    {
+        return NULL;
+    }
     PyObject *sock = Py_XNewRef(transport_socket(self));
     if (sock == NULL && !PyErr_Occurred()) {
         sock = transport_closed_socket(self);

@@ -9,6 +9,7 @@
 
 #define FL_POLL_READ  1u
 #define FL_POLL_WRITE 2u
+#define FL_POLL_EDGE  4u  /* wanted only: tell of each change once */
 
 /* Events taken from the kernel in one call.  What is left over comes with
    the next call, which a full batch makes happen soon. */
@@ -30,7 +31,8 @@ void fl_poller_close(fl_poller *poller);
 
 /* Makes the kernel watch fd for `wanted` (0: not at all).  `had` is what the
    caller believes it watches now; a descriptor that was closed and opened
-   again behind our back is put right. */
+   again behind our back is put right.  Who wants edges is told at once if it
+   is ready, each time that this is called. */
 int fl_poller_set(fl_poller *poller, int fd, uint32_t had, uint32_t wanted);
 
 /* Waits for at most timeout_ns (negative: for ever), never less unless

@@ -49,7 +49,8 @@ static uint32_t
 poller_mask(uint32_t wanted)
 {
     return ((wanted & FL_POLL_READ) ? (uint32_t)EPOLLIN : 0)
-           | ((wanted & FL_POLL_WRITE) ? (uint32_t)EPOLLOUT : 0);
+           | ((wanted & FL_POLL_WRITE) ? (uint32_t)EPOLLOUT : 0)
+           | ((wanted & FL_POLL_EDGE) ? (uint32_t)EPOLLET : 0);
 }
 
 int
