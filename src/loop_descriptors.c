@@ -243,8 +243,7 @@ fl_loop_py_watched(PyObject *op, PyObject *file)
     if (loop_parse_fd(loop, file, &fd) < 0) {
         return NULL;
     }
-    return PyLong_FromUnsignedLong(
-        (size_t)fd < loop->watch_count ? loop->watches[fd].armed : 0);
+    return PyLong_FromUnsignedLong(fl_watch_waited_for(loop, fd));
 }
 
 const char fl_loop_watch_signals_doc[] =

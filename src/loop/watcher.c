@@ -98,29 +98,32 @@ static int
 watch_set(LoopObject *loop, int fd, uint32_t what, PyObject *op, bool channel,
           bool edge)
 {
-    fl_watch *watch = watch_make(loop, fd);
-    if (watch == NULL) {
-        return -1;
-    }
-    fl_watch before = *watch;
-    PyObject **side = watch_side(watch, what);
-    *side = Py_NewRef(op);
-    watch->channels &= (uint8_t)~what;
-    watch->channels |= (uint8_t)(channel ? what : 0);
-    watch->edges &= (uint8_t)~what;
-    watch->edges |= (uint8_t)(edge ? what : 0);
-    uint32_t wanted = watch_wanted(watch);
+    fl_watch *watch = watch_find(loop, fd);
+    fl_watch before =
+        watch == NULL ? (fl_watch){NULL, NULL, NULL, 0, 0, 0} : *watch;
+    fl_watch after = before;
+    *watch_side(&after, what) = op;
+    after.channels &= (uint8_t)~what;
+    after.channels |= (uint8_t)(channel ? what : 0);
+    after.edges &= (uint8_t)~what;
+    after.edges |= (uint8_t)(edge ? what : 0);
+    uint32_t wanted = watch_wanted(&after);
     /* Told even when nothing seems to change: the descriptor may have been
        closed and opened again since, and the kernel's memory went with it. */
     int rc = fl_poller_set(&loop->poller, fd, before.armed, wanted);
     if (rc < 0) {
-        *watch = before;
-        Py_DECREF(op);
         fl_raise_errno(rc);
         return -1;
     }
+    watch = watch_make(loop, fd);
+    if (watch == NULL) {
+        (void)fl_poller_set(&loop->poller, fd, wanted, before.armed);
+        return -1;
+    }
     fl_loop_poll_soon(loop);
-    watch->armed = (uint16_t)(wanted & ~FL_POLL_EDGE);
+    after.armed = (uint16_t)(wanted & ~FL_POLL_EDGE);
+    *watch = after;
+    Py_INCREF(op);
     PyObject *old = *watch_side(&before, what);
     return old == NULL ? 0 : watch_drop(loop, old, before.channels & what);
 }
@@ -238,6 +241,13 @@ fl_watch_has(LoopObject *loop, int fd, uint32_t what, PyObject *channel)
 {
     fl_watch *watch = watch_find(loop, fd);
     return watch != NULL && *watch_side(watch, what) == channel;
+}
+
+uint32_t
+fl_watch_waited_for(LoopObject *loop, int fd)
+{
+    fl_watch *watch = watch_find(loop, fd);
+    return watch == NULL ? 0 : watch_wanted(watch) & ~FL_POLL_EDGE;
 }
 
 PyObject *

@@ -37,6 +37,9 @@ int fl_watch_dispatch(LoopObject *loop, const fl_event *event) FL_RAISES;
 int fl_watch_set_once(LoopObject *loop, int fd, uint32_t what,
                       PyObject *channel) FL_RAISES;
 
+/* The events that somebody waits for. */
+uint32_t fl_watch_waited_for(LoopObject *loop, int fd);
+
 /* The transport that owns a descriptor; borrowed, or NULL.  owner is not
    kept alive: it disowns the descriptor before it goes. */
 PyObject *fl_watch_owner(LoopObject *loop, int fd);

@@ -168,7 +168,9 @@ fl_transport_close_file(TransportObject *self)
     self->fd = -1;
     self->file = NULL;
     if (loop != NULL) {
-        transport_clear_watches(self, loop, fd);
+        if (alive) {
+            transport_clear_watches(self, loop, fd);
+        }
         fl_watch_disown(loop, fd, (PyObject *)self);
     }
     if (self->is_socket && alive && self->name.len == 0) {
@@ -381,11 +383,11 @@ transport_unwatch(TransportObject *self, uint32_t what)
     if (!transport_may_watch(self)) {
         return;
     }
-    if (self->is_socket && !self->lent
-        && fl_watch_owner(fl_transport_loop(self), self->fd)
-               != (PyObject *)self)
+    LoopObject *loop = fl_transport_loop(self);
+    if (!fl_transport_alive(self)
+        && !fl_watch_has(loop, self->fd, what, (PyObject *)self))
     {
-        return;  /* closed behind our back, and the number has a new owner */
+        return;  /* closed behind our back, and the number may be another's */
     }
     PyObject *raised = fl_take_raised();
     /* The watch's reference may be the last but the caller's. */

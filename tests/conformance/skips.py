@@ -21,6 +21,9 @@ ENTRIES = [Entry(*fields) for fields in (
     ("loop", "test_unix_events.SelectorEventLoopSignalTests.test_close_on_finalizing",
      "all", FAILS, "replaces `sys` in asyncio.unix_events by one that is finalizing; our close() "
                    "asks the real one"),
+    ("loop", "test_ssl.TestSSL.test_remote_shutdown_receives_trailing_data_on_slow_socket",
+     "3.13.1+", FAILS, "puts a wrapper in the place of asyncio's own transport's _sock, whose send() "
+                       "it expects to be called"),
 )]
 
 # How many tests have to construct fastloop's loop in a full run: a little less than

@@ -55,6 +55,7 @@ async def wait_once(loop, ours, peer):
 
 # Lingering watches
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 @pytest.mark.parametrize("how", ["dup", "send_fds", "fork"])
 def test_a_closed_socket_that_lives_on_elsewhere_costs_nothing(how):
     """Its description stays in the poller when only another descriptor keeps it open."""
@@ -581,23 +582,6 @@ def test_what_error_received_sends_leaves_at_once():
             return found
         return impl.run(main())
     assert same(body) == b"fallback"
-
-
-def test_an_iteration_that_is_woken_by_one_event_lets_the_watch_linger():
-    """A ping-pong over sock_recv: what the lingering is for.  The poll between the event and the task's step finds
-    the same data again, and ends it."""
-    def body(impl):
-        async def main():
-            loop = asyncio.get_running_loop()
-            ours, peer = stream_pair("unix")
-            with ours, peer:
-                task = loop.create_task(loop.sock_recv(ours, 10))
-                await io_settled(3)
-                peer.send(b"x")
-                await task
-                return loop._watched(ours.fileno())
-        return impl.run(main())
-    assert body(FASTLOOP) == 1  # FL_POLL_READ, still told to the poller
 
 
 COLLECTED = """
