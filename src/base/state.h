@@ -180,6 +180,7 @@ typedef struct fl_state {
     PyObject *stock_names;          /* ("context",) as asyncio passes it */
     PyCFunction stock_wakeup;
     bool layout_ok;                 /* asyncio's structs are as layout.h says */
+    bool allocator_is_calm;         /* see net/transport_make.c */
     bool socket_fd_ok;              /* fl_socket_fd may look into a socket */
     bool servers_know_clients;      /* Server._attach takes the transport */
     bool context_ok;                /* and contexts as base/context.h says */

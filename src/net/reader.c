@@ -6,6 +6,10 @@
    a subclass, a mock, a reader that is gone, takes the way through Python. */
 #include "net/reader.h"
 
+#include <sys/ioctl.h>
+
+#include "net/readbuf.h"
+#include "os/sockcall.h"
 #include "task/future.h"
 
 /* Whether op.name is `function`, bound to op: neither its class nor op itself
@@ -55,29 +59,66 @@ reader_find(fl_state *state, PyObject *protocol)
     return reader;
 }
 
-/* Appends to the reader's buffer.  The new length, 0: not a buffer as we know
-   it, or the end was fed already; -1: an exception. */
-static Py_ssize_t
-reader_append(fl_state *state, PyObject *reader, const char *bytes,
-              size_t len)
+/* The reader's bytearray.  New reference; NULL without an exception: it is
+   none, or the end was fed already. */
+static PyObject *
+reader_buffer(fl_state *state, PyObject *reader)
 {
     PyObject *eof = PyObject_GetAttr(reader, state->str__eof);
     PyObject *buf =
         eof == NULL ? NULL : PyObject_GetAttr(reader, state->str__buffer);
-    Py_ssize_t size = 0;
-    if (buf != NULL && eof == Py_False && PyByteArray_CheckExact(buf)) {
-        size = PyByteArray_GET_SIZE(buf);
-        if (PyByteArray_Resize(buf, size + (Py_ssize_t)len) < 0) {
-            size = -1;
-        }
-        else {
-            memcpy(PyByteArray_AS_STRING(buf) + size, bytes, len);
-            size += (Py_ssize_t)len;
-        }
+    if (buf != NULL && (eof != Py_False || !PyByteArray_CheckExact(buf))) {
+        Py_CLEAR(buf);
     }
     Py_XDECREF(eof);
-    Py_XDECREF(buf);
+    return buf;
+}
+
+/* Appends to the reader's buffer.  The new length, 0: it cannot be done here;
+   -1: an exception. */
+static Py_ssize_t
+reader_append(fl_state *state, PyObject *reader, const char *bytes,
+              size_t len)
+{
+    PyObject *buf = reader_buffer(state, reader);
+    if (buf == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    Py_ssize_t size = PyByteArray_GET_SIZE(buf);
+    if (PyByteArray_Resize(buf, size + (Py_ssize_t)len) < 0) {
+        size = -1;
+    }
+    else {
+        memcpy(PyByteArray_AS_STRING(buf) + size, bytes, len);
+        size += (Py_ssize_t)len;
+    }
+    Py_DECREF(buf);
     return size;
+}
+
+/* Receives what is there behind what buf has.  How many bytes; 0: none, and
+   buf is as before. */
+static ssize_t
+reader_receive_into(PyObject *buf, int fd)
+{
+    int there = 0;
+    if (ioctl(fd, FIONREAD, &there) < 0 || there <= 0) {
+        return 0;
+    }
+    if (there > FL_READBUF_LARGEST) {
+        there = FL_READBUF_LARGEST;
+    }
+    Py_ssize_t size = PyByteArray_GET_SIZE(buf);
+    if (PyByteArray_Resize(buf, size + there) < 0) {
+        PyErr_Clear();  /* somebody has a view of it */
+        return 0;
+    }
+    ssize_t n =
+        fl_sys_recv(fd, PyByteArray_AS_STRING(buf) + size, (size_t)there);
+    if (n < there && PyByteArray_Resize(buf, size + (n > 0 ? n : 0)) < 0) {
+        return -1;
+    }
+    return n > 0 ? n : 0;
 }
 
 /* _wakeup_waiter */
@@ -187,6 +228,31 @@ fl_reader_feed(fl_state *state, PyObject *protocol, const char *bytes,
                  : 1;
     Py_DECREF(reader);
     return rc;
+}
+
+ssize_t
+fl_reader_receive(fl_state *state, PyObject *protocol, int fd)
+{
+    Py_INCREF(protocol);
+    PyObject *reader = reader_find(state, protocol);
+    Py_DECREF(protocol);
+    PyObject *buf = reader == NULL ? NULL : reader_buffer(state, reader);
+    ssize_t n = 0;
+    if (buf == NULL) {
+        PyErr_Clear();
+    }
+    else {
+        n = reader_receive_into(buf, fd);
+        if (n > 0
+            && (reader_wake(state, reader) < 0
+                || reader_pause(state, reader, PyByteArray_GET_SIZE(buf)) < 0))
+        {
+            n = -1;
+        }
+    }
+    Py_XDECREF(buf);
+    Py_XDECREF(reader);
+    return n;
 }
 
 int

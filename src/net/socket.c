@@ -13,6 +13,9 @@
 #include "net/sockobj.h"
 #include "os/sockcall.h"
 
+static const char socket_feeding_failed[] =
+    "Fatal error: protocol.data_received() call failed.";
+
 /* --- Reading --------------------------------------------------------------*/
 
 /* recv(), as an fl_read_function. */
@@ -96,10 +99,7 @@ socket_deliver(TransportObject *self, fl_loan *loan, size_t n)
         fed = result == NULL ? -1 : 1;
         Py_XDECREF(result);
     }
-    return fed < 0 ? fl_transport_fatal(
-                         self,
-                         "Fatal error: protocol.data_received() call failed.")
-                   : 0;
+    return fed < 0 ? fl_transport_fatal(self, socket_feeding_failed) : 0;
 }
 
 /* _read_ready__data_received */
@@ -107,7 +107,19 @@ static int
 socket_read_data(TransportObject *self)
 {
     fl_state *state = fl_transport_state(self);
-    fl_loan loan;
+    fl_loan loan = {.size_class = self->habit.size_class};
+    if (self->read_mode == FL_READ_STREAM && loan.size_class > 0
+        && fl_transport_alive(self))
+    {
+        ssize_t fed = fl_reader_receive(state, self->protocol, self->fd);
+        if (FL_LIKELY(fed > 0)) {
+            fl_readbuf_learn(&self->habit, &loan, (size_t)fed);
+            return 0;
+        }
+        if (fed < 0) {
+            return fl_transport_fatal(self, socket_feeding_failed);
+        }
+    }
     ssize_t n = fl_readbuf_read(state, &self->habit, &loan, socket_receive,
                                 self);
     int rc = n > 0 ? socket_deliver(self, &loan, (size_t)n)

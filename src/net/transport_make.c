@@ -4,11 +4,31 @@
 #include "loop/schedule.h"
 #include "net/sockobj.h"
 
+/* What glibc is told once: see transport_calm_allocator. */
+#define TRANSPORT_CALM_SIZE (2 * 1024 * 1024)
+
+/* glibc gives freed memory back to the kernel and asks for it again, page by
+   page, unless it has seen a block of such a size freed: then it expects more
+   of them.  Who handles messages of 100 KiB pays a third of his time for that
+   (benchmarks/network, `streams-100k-10`).  So with the first transport a
+   larger block is freed, untouched; what the process may keep unused for it is
+   twice that size. */
+static void
+transport_calm_allocator(fl_state *state)
+{
+    if (!state->allocator_is_calm) {
+        state->allocator_is_calm = true;
+        void *volatile block = malloc(TRANSPORT_CALM_SIZE);
+        free(block);
+    }
+}
+
 TransportObject *
 fl_transport_alloc(PyTypeObject *type, const fl_channel_ops *ops)
 {
     TransportObject *self = (TransportObject *)type->tp_alloc(type, 0);
     if (self != NULL) {
+        transport_calm_allocator(fl_type_state(type));
         self->ops = ops;
         self->fd = -1;
         self->high_water = 64 * 1024;
