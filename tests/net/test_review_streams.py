@@ -12,7 +12,7 @@ import textwrap
 
 import pytest
 
-from support import FASTLOOP, PY, ROOT, same
+from support import FASTLOOP, PY, same
 from support.net import (
     Stream, attach, connected, folder, io_settled, reset, settle_loop, stream_pair,
     take_now)
@@ -25,8 +25,8 @@ def run_script(impl_name, code, timeout=20):
         source += "import fastloop\nnew_loop = fastloop.Loop\n"
     else:
         source += "new_loop = asyncio.SelectorEventLoop\n"
-    env = dict(os.environ, PYTHONPATH=ROOT)
-    return subprocess.run([sys.executable, "-c", source + textwrap.dedent(code)], cwd=ROOT, env=env,
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
+    return subprocess.run([sys.executable, "-P", "-c", source + textwrap.dedent(code)], env=env,
                           capture_output=True, text=True, timeout=timeout)
 
 
