@@ -191,17 +191,23 @@ fl_loop_py_add_writer(PyObject *op, PyObject *const *args,
 }
 
 PyObject *
-fl_loop_py_remove_reader(PyObject *op, PyObject *file)
+fl_loop_py_remove_reader(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                         PyObject *names)
 {
-    return loop_check_free((LoopObject *)op, file) < 0
+    PyObject *file =
+        fl_one_argument("remove_reader", "fd", args, nargs, names);
+    return file == NULL || loop_check_free((LoopObject *)op, file) < 0
                ? NULL
                : loop_remove_watch((LoopObject *)op, file, FL_POLL_READ);
 }
 
 PyObject *
-fl_loop_py_remove_writer(PyObject *op, PyObject *file)
+fl_loop_py_remove_writer(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
+                         PyObject *names)
 {
-    return loop_check_free((LoopObject *)op, file) < 0
+    PyObject *file =
+        fl_one_argument("remove_writer", "fd", args, nargs, names);
+    return file == NULL || loop_check_free((LoopObject *)op, file) < 0
                ? NULL
                : loop_remove_watch((LoopObject *)op, file, FL_POLL_WRITE);
 }
@@ -213,10 +219,10 @@ const char fl_loop_add_writer_doc[] =
     "add_writer($self, fd, callback, *args)\n--\n\n"
     "Call back whenever a descriptor can be written to.";
 const char fl_loop_remove_reader_doc[] =
-    "remove_reader($self, fd, /)\n--\n\n"
+    "remove_reader($self, fd)\n--\n\n"
     "Stop it; tell whether there was one.";
 const char fl_loop_remove_writer_doc[] =
-    "remove_writer($self, fd, /)\n--\n\n"
+    "remove_writer($self, fd)\n--\n\n"
     "Stop it; tell whether there was one.";
 
 const char fl_loop_flush_doc[] =

@@ -8,8 +8,10 @@ PyObject *fl_loop_py_add_reader(PyObject *op, PyObject *const *args,
     Py_ssize_t nargs, PyObject *names);
 PyObject *fl_loop_py_add_writer(PyObject *op, PyObject *const *args,
     Py_ssize_t nargs, PyObject *names);
-PyObject *fl_loop_py_remove_reader(PyObject *op, PyObject *file);
-PyObject *fl_loop_py_remove_writer(PyObject *op, PyObject *file);
+PyObject *fl_loop_py_remove_reader(PyObject *op, PyObject *const *args,
+    Py_ssize_t nargs, PyObject *names);
+PyObject *fl_loop_py_remove_writer(PyObject *op, PyObject *const *args,
+    Py_ssize_t nargs, PyObject *names);
 PyObject *fl_loop_py_add_raw_reader(PyObject *op, PyObject *const *args,
     Py_ssize_t nargs, PyObject *names);
 PyObject *fl_loop_py_add_raw_writer(PyObject *op, PyObject *const *args,
@@ -46,9 +48,9 @@ extern const char fl_loop_sock_sendall_doc[];
      fl_loop_add_reader_doc}, \
     {"add_writer", FL_METHOD(fl_loop_py_add_writer), FL_FASTCALL, \
      fl_loop_add_writer_doc}, \
-    {"remove_reader", fl_loop_py_remove_reader, METH_O, \
+    {"remove_reader", FL_METHOD(fl_loop_py_remove_reader), FL_FASTCALL, \
      fl_loop_remove_reader_doc}, \
-    {"remove_writer", fl_loop_py_remove_writer, METH_O, \
+    {"remove_writer", FL_METHOD(fl_loop_py_remove_writer), FL_FASTCALL, \
      fl_loop_remove_writer_doc}, \
     {"_add_reader", FL_METHOD(fl_loop_py_add_raw_reader), FL_FASTCALL, NULL}, \
     {"_add_writer", FL_METHOD(fl_loop_py_add_raw_writer), FL_FASTCALL, NULL}, \
