@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import inspect
 import socket
 from asyncio import constants, selector_events, tasks
 from asyncio.log import logger
@@ -12,7 +11,7 @@ from asyncio.trsock import TransportSocket
 from . import _core
 
 # From 3.15 on a server keeps the context that it was made in.
-_SERVERS_HAVE_CONTEXTS = "context" in inspect.signature(selector_events.BaseSelectorEventLoop._start_serving).parameters
+_SERVERS_HAVE_CONTEXTS = "context" in selector_events.BaseSelectorEventLoop._start_serving.__code__.co_varnames
 
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -27,14 +26,12 @@ class NetworkMixin:
             return super()._make_socket_transport(sock, protocol, waiter, extra=extra, server=server, **keywords)
         return _core.SocketTransport(self, sock, protocol, waiter, extra, server, context)
 
-    def _make_ssl_transport(self, rawsock, protocol, sslcontext, waiter=None, *, extra=None, server=None, context=None,
-                            **options):
+    def _make_ssl_transport(self, rawsock, protocol, sslcontext, waiter=None, *, server_side=False,
+                            server_hostname=None, extra=None, server=None, context=None, **timeouts):
         # asyncio's, but with our transport below
         self._ensure_fd_no_transport(rawsock)
-        names = ("server_side", "server_hostname")
-        sides = {name: options.pop(name) for name in names if name in options}
         ssl_protocol = selector_events.sslproto.SSLProtocol(
-            self, protocol, sslcontext, waiter, sides.get("server_side", False), sides.get("server_hostname"), **options
+            self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts
         )
         self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server, context=context)
         return ssl_protocol._app_transport
@@ -50,11 +47,9 @@ class NetworkMixin:
     def _make_write_pipe_transport(self, pipe, protocol, waiter=None, extra=None):
         return _core.WritePipeTransport(self, pipe, protocol, waiter, extra)
 
-    def _check_transports(self, file, fd):
-        # transports of asyncio's own classes, which a subclass of this loop may make
-        transport = self._transports.get(fd)
-        if transport and not transport.is_closing():
-            raise RuntimeError(f"File descriptor {file!r} is used by transport {transport!r}")
+    def _check_transports(self, file):
+        """asyncio's own look, for transports of its own classes."""
+        super()._ensure_fd_no_transport(file)
 
     # Servers
 

@@ -58,8 +58,7 @@ loop_check_free(LoopObject *loop, PyObject *file)
         return 0;
     }
     PyObject *result =
-        PyObject_CallMethod((PyObject *)loop, "_check_transports", "Oi", file,
-                            fd);
+        PyObject_CallMethod((PyObject *)loop, "_check_transports", "(O)", file);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }

@@ -27,6 +27,14 @@ fl_is_common_call(PyObject *const *args, Py_ssize_t nargs, Py_ssize_t least,
     return nargs >= least;
 }
 
+/* Whether asyncio's transports take op for data. */
+static inline bool
+fl_is_data(PyObject *op)
+{
+    return PyBytes_Check(op) || PyByteArray_Check(op)
+           || PyMemoryView_Check(op);
+}
+
 /* The one argument of a method, which may be given by its name.  Borrowed. */
 static inline PyObject *
 fl_one_argument(const char *method, const char *name, PyObject *const *args,

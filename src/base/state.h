@@ -57,6 +57,7 @@
     X(_attach)                                                          \
     X(_call_connection_lost)                                            \
     X(_detach)                                                          \
+    X(_read_ready)                                                      \
     X(_start_reading)                                                   \
     X(buffer_updated)                                                   \
     X(close)                                                            \

@@ -11,6 +11,7 @@
 
 #include "base/args.h"
 #include "net/sockobj.h"
+#include "os/sockcall.h"
 
 /* Datagrams of one system call, and the room for each: UDP's limit. */
 #define DATAGRAM_BATCH 16
@@ -18,9 +19,6 @@
 
 /* After so many reads of one datagram, look whether there are more. */
 #define DATAGRAM_SINGLES 4
-
-/* What asyncio reads at most. */
-#define DATAGRAM_MAX (256 * 1024)
 
 /* --- Delivering -----------------------------------------------------------*/
 
@@ -124,13 +122,9 @@ datagram_schedule_backlog(DatagramObject *self)
     if (self->backlog == NULL || self->transport.paused) {
         return 0;
     }
-    PyObject *deliver =
-        PyObject_GetAttrString((PyObject *)self, "_read_ready");
-    int rc = deliver == NULL
-                 ? -1
-                 : fl_transport_call_soon(&self->transport, deliver, NULL);
-    Py_XDECREF(deliver);
-    return rc;
+    return fl_transport_call_own_soon(
+        &self->transport,
+        fl_transport_state(&self->transport)->str__read_ready, NULL);
 }
 
 static int
@@ -171,7 +165,7 @@ datagram_deliver_backlog(DatagramObject *self)
 static int
 datagram_receive_failed(DatagramObject *self)
 {
-    if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) {
+    if (fl_sys_must_wait(errno)) {
         return 0;
     }
     PyErr_SetFromErrno(PyExc_OSError);
@@ -182,7 +176,7 @@ static int
 datagram_receive_one(DatagramObject *self)
 {
     fl_state *state = fl_transport_state(&self->transport);
-    fl_readbuf_habit habit = fl_readbuf_habit_for(DATAGRAM_MAX);
+    fl_readbuf_habit habit = fl_readbuf_habit_for(FL_READBUF_LARGEST);
     fl_loan loan;
     if (fl_readbuf_take(state, &habit, &loan) < 0) {
         return fl_transport_fatal(&self->transport,
@@ -288,7 +282,7 @@ static int
 datagram_receive_by_call(DatagramObject *self)
 {
     PyObject *sock = Py_NewRef(self->transport.file);
-    PyObject *pair = PyObject_CallMethod(sock, "recvfrom", "i", DATAGRAM_MAX);
+    PyObject *pair = PyObject_CallMethod(sock, "recvfrom", "i", FL_READBUF_LARGEST);
     Py_DECREF(sock);
     if (pair == NULL) {
         if (PyErr_ExceptionMatches(PyExc_BlockingIOError)

@@ -14,6 +14,7 @@
 #include <sys/uio.h>
 
 #include "base/args.h"
+#include "os/sockcall.h"
 
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
@@ -119,12 +120,6 @@ datagram_put(DatagramObject *self, PyObject *data, PyObject *addr,
 }
 
 /* --- Sending --------------------------------------------------------------*/
-
-static bool
-datagram_must_wait(int error)
-{
-    return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
-}
 
 /* sock.send(data) or sock.sendto(data, addr).  1: sent.  0: not now. */
 static int
@@ -290,7 +285,7 @@ datagram_send_batch(DatagramObject *self)
                         MSG_DONTWAIT | MSG_NOSIGNAL);
     }
     if (sent < 0) {
-        if (datagram_must_wait(errno)) {
+        if (fl_sys_must_wait(errno)) {
             return 0;
         }
         if (batch.lengths[0] > 1 && datagram_cannot_cut(errno)) {
@@ -532,9 +527,7 @@ datagram_check_address(DatagramObject *self, PyObject *addr)
 static int
 datagram_sendto(DatagramObject *self, PyObject *data, PyObject *addr)
 {
-    if (!PyBytes_Check(data) && !PyByteArray_Check(data)
-        && !PyMemoryView_Check(data))
-    {
+    if (!fl_is_data(data)) {
         PyErr_Format(PyExc_TypeError,
                      "data argument must be a bytes-like object, not '%s'",
                      Py_TYPE(data)->tp_name);

@@ -16,6 +16,7 @@
 #include "loop/report.h"
 #include "net/sockobj.h"
 #include "net/socket.h"
+#include "os/sockcall.h"
 
 /* asyncio.constants.ACCEPT_RETRY_DELAY, in seconds. */
 #define LISTENER_REST 1.0
@@ -225,7 +226,7 @@ listener_accept(ListenerObject *self, LoopObject *loop)
     if (errno == ECONNABORTED || errno == EPROTO) {
         return 1;  /* that one is gone already */
     }
-    if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) {
+    if (fl_sys_must_wait(errno)) {
         return 0;
     }
     int error = errno;

@@ -55,12 +55,6 @@ pipe_fatal(TransportObject *self, const char *message)
     return rc;
 }
 
-static bool
-pipe_must_wait(int error)
-{
-    return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
-}
-
 /* In debug mode: "%r was closed by peer". */
 static int
 pipe_log_closed(TransportObject *self)
@@ -117,7 +111,7 @@ pipe_read(TransportObject *self, fl_loan *loan)
     ssize_t n = fl_sys_read(self->fd, fl_readbuf_space(loan),
                             fl_readbuf_size(loan));
     if (n < 0) {
-        if (pipe_must_wait(errno)) {
+        if (fl_sys_must_wait(errno)) {
             return FL_READ_LATER;
         }
         PyErr_SetFromErrno(PyExc_OSError);
@@ -192,7 +186,7 @@ pipe_write_ready(TransportObject *self)
     ssize_t n = count == 0 ? 0
                            : fl_sys_write_pieces(self->fd, pieces, count);
     if (n < 0) {
-        if (pipe_must_wait(errno)) {
+        if (fl_sys_must_wait(errno)) {
             return 0;
         }
         PyErr_SetFromErrno(PyExc_OSError);
@@ -241,7 +235,7 @@ pipe_write_buffer(TransportObject *self, const char *bytes, size_t len)
     if (fl_writeq_is_empty(&self->queue)) {
         n = fl_sys_write(self->fd, bytes, len);
         if (n < 0) {
-            if (!pipe_must_wait(errno)) {
+            if (!fl_sys_must_wait(errno)) {
                 PyErr_SetFromErrno(PyExc_OSError);
                 self->lost++;
                 return pipe_fatal(self,
@@ -265,9 +259,7 @@ pipe_write_buffer(TransportObject *self, const char *bytes, size_t len)
 static int
 pipe_write(TransportObject *self, PyObject *data)
 {
-    if (!PyBytes_Check(data) && !PyByteArray_Check(data)
-        && !PyMemoryView_Check(data))
-    {
+    if (!fl_is_data(data)) {
         PyErr_Format(PyExc_AssertionError, "%R", data);
         return -1;
     }

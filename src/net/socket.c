@@ -29,7 +29,7 @@ socket_receive(void *source, void *space, size_t size)
     }
     ssize_t n = fl_sys_recv(self->fd, space, size);
     if (FL_UNLIKELY(n < 0)) {
-        if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) {
+        if (fl_sys_must_wait(errno)) {
             return FL_READ_LATER;
         }
         PyErr_SetFromErrno(PyExc_OSError);

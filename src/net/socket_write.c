@@ -50,12 +50,6 @@ socket_send_once(TransportObject *self)
     return fl_sys_send_pieces(self->fd, pieces, count);
 }
 
-static bool
-socket_is_full(int error)
-{
-    return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
-}
-
 /* Sends as much of the queue as the kernel takes. */
 static int
 socket_send_queue(TransportObject *self)
@@ -67,7 +61,7 @@ socket_send_queue(TransportObject *self)
     while (!fl_writeq_is_empty(&self->queue)) {
         ssize_t n = socket_send_once(self);
         if (n < 0) {
-            if (socket_is_full(errno)) {
+            if (fl_sys_must_wait(errno)) {
                 return 0;
             }
             PyErr_SetFromErrno(PyExc_OSError);
@@ -248,7 +242,7 @@ socket_write_through(TransportObject *self, PyObject *data, const char *bytes,
     }
     ssize_t n = fl_sys_send(self->fd, bytes, len);
     if (n < 0) {
-        if (!socket_is_full(errno)) {
+        if (!fl_sys_must_wait(errno)) {
             PyErr_SetFromErrno(PyExc_OSError);
             return fl_transport_fatal(self, socket_write_failed);
         }
@@ -279,13 +273,6 @@ socket_write_buffer(TransportObject *self, PyObject *data, const char *bytes,
     }
     return waiting ? fl_transport_maybe_pause(self, self->queue.size)
                    : socket_hold_or_send(self);
-}
-
-static bool
-socket_is_data(PyObject *data)
-{
-    return PyBytes_Check(data) || PyByteArray_Check(data)
-           || PyMemoryView_Check(data);
 }
 
 /* asyncio words the refusal; its first statement is the check. */
@@ -329,7 +316,7 @@ socket_check_open(TransportObject *self, const char *name,
 static int
 socket_write(TransportObject *self, PyObject *data)
 {
-    if (FL_UNLIKELY(!socket_is_data(data))) {
+    if (FL_UNLIKELY(!fl_is_data(data))) {
         return socket_refuse_data(self, data);
     }
     if (FL_UNLIKELY(socket_check_open(self, "write", "write") < 0)) {

@@ -58,7 +58,7 @@ enum { SOCKOP_DONE = 1, SOCKOP_BLOCKED = 0, SOCKOP_FAILED = -1 };
 static int
 sockop_failed(void)
 {
-    if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) {
+    if (fl_sys_must_wait(errno)) {
         return SOCKOP_BLOCKED;
     }
     PyErr_SetFromErrno(PyExc_OSError);

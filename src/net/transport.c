@@ -266,45 +266,52 @@ fl_transport_force_close(TransportObject *self, PyObject *exc)
     return fl_transport_schedule_lost(self, exc);
 }
 
+/* loop.call_exception_handler() in asyncio's words.  Runs Python. */
+static int
+transport_call_handler(TransportObject *self, PyObject *exc,
+                       const char *message)
+{
+    fl_state *state = fl_transport_state(self);
+    PyObject *context = Py_BuildValue(
+        "{OsOOOOOO}", state->str_message, message, state->str_exception, exc,
+        state->str_transport, self, state->str_protocol,
+        self->protocol == NULL ? Py_None : self->protocol);
+    PyObject *result =
+        context == NULL
+            ? NULL
+            : PyObject_CallMethodOneArg(
+                  self->loop, state->str_call_exception_handler, context);
+    Py_XDECREF(context);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
 /* Ordinary errors are reported in debug mode only. */
 int
 fl_transport_report_fatal(TransportObject *self, PyObject *exc,
                           const char *message)
 {
-    fl_state *state = fl_transport_state(self);
-    PyObject *result;
     bool quiet = PyObject_IsInstance(exc, PyExc_OSError) > 0;
     if (quiet && self->loud_errors) {
         quiet = fl_exc_errno(exc) == EIO;
     }
-    if (quiet) {
-        int debug = fl_loop_debug(fl_transport_loop(self));
-        if (debug <= 0) {
-            return debug;
-        }
-        PyObject *args =
-            Py_BuildValue("(sOs)", "%r: %s", self, message);
-        PyObject *kwargs = Py_BuildValue("{sO}", "exc_info", exc);
-        PyObject *method = PyObject_GetAttrString(state->logger, "debug");
-        result = args == NULL || kwargs == NULL || method == NULL
-                     ? NULL
-                     : PyObject_Call(method, args, kwargs);
-        Py_XDECREF(args);
-        Py_XDECREF(kwargs);
-        Py_XDECREF(method);
+    if (!quiet) {
+        return transport_call_handler(self, exc, message);
     }
-    else {
-        PyObject *context = Py_BuildValue(
-            "{OsOOOOOO}", state->str_message, message, state->str_exception,
-            exc, state->str_transport, self, state->str_protocol,
-            self->protocol == NULL ? Py_None : self->protocol);
-        result = context == NULL
-                     ? NULL
-                     : PyObject_CallMethodOneArg(
-                           self->loop, state->str_call_exception_handler,
-                           context);
-        Py_XDECREF(context);
+    int debug = fl_loop_debug(fl_transport_loop(self));
+    if (debug <= 0) {
+        return debug;
     }
+    PyObject *args = Py_BuildValue("(sOs)", "%r: %s", self, message);
+    PyObject *kwargs = Py_BuildValue("{sO}", "exc_info", exc);
+    PyObject *method =
+        PyObject_GetAttrString(fl_transport_state(self)->logger, "debug");
+    PyObject *result = args == NULL || kwargs == NULL || method == NULL
+                           ? NULL
+                           : PyObject_Call(method, args, kwargs);
+    Py_XDECREF(args);
+    Py_XDECREF(kwargs);
+    Py_XDECREF(method);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }
@@ -528,7 +535,6 @@ static int
 transport_tell_flow(TransportObject *self, PyObject *name,
                     const char *message)
 {
-    fl_state *state = fl_transport_state(self);
     PyObject *result = fl_transport_call_protocol(self, name, NULL);
     if (result != NULL) {
         Py_DECREF(result);
@@ -538,18 +544,9 @@ transport_tell_flow(TransportObject *self, PyObject *name,
         return -1;
     }
     PyObject *exc = fl_take_raised();
-    PyObject *context = Py_BuildValue(
-        "{OsOOOOOO}", state->str_message, message, state->str_exception, exc,
-        state->str_transport, self, state->str_protocol,
-        self->protocol == NULL ? Py_None : self->protocol);
+    int rc = transport_call_handler(self, exc, message);
     Py_DECREF(exc);
-    if (context != NULL) {
-        result = PyObject_CallMethodOneArg(
-            self->loop, state->str_call_exception_handler, context);
-        Py_DECREF(context);
-    }
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    return rc;
 }
 
 int

@@ -10,10 +10,18 @@
 
 #include "base/cdefs.h"
 
+#include <errno.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+/* Whether a call failed with nothing but: not now. */
+static inline bool
+fl_sys_must_wait(int error)
+{
+    return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
+}
 
 #ifdef FL_DEBUG
 
