@@ -60,9 +60,10 @@ def worker_command(loop: str, cpu: int) -> list[str]:
 
 
 def worker_environment() -> dict[str, str]:
-    """Our environment without what makes asyncio slow."""
+    """Our environment without what makes asyncio slow, or malloc other than it is."""
     slow = ("PYTHONASYNCIODEBUG", "PYTHONDEVMODE", "PYTHONMALLOC", "PYTHONTRACEMALLOC", "PYTHONWARNINGS")
-    return {name: value for name, value in os.environ.items() if name not in slow}
+    other = ("MALLOC_", "GLIBC_TUNABLES")
+    return {name: value for name, value in os.environ.items() if name not in slow and not name.startswith(other)}
 
 
 class Worker:

@@ -19,6 +19,12 @@ LOOPS = {
     "talyn": ("talyn", "Loop"),
 }
 
+# No loops, but other transports for the loops of others: measured where bytes go over the network.
+LIBRARIES = {
+    "aiofastnet": ("benchmarks.loops", "aiofastnet_loop"),
+}
+NETWORK = {**LOOPS, **LIBRARIES}
+
 # Every ratio is a ratio to this loop's time.
 REFERENCE = "uvloop"
 OURS = "fastloop"
@@ -26,9 +32,18 @@ OURS = "fastloop"
 PEERS = tuple(name for name in LOOPS if name not in (OURS, REFERENCE, "asyncio"))
 
 
+def aiofastnet_loop() -> asyncio.AbstractEventLoop:
+    """Its transports on uvloop, on which they are at their best."""
+    import aiofastnet
+    import uvloop
+
+    loop: asyncio.AbstractEventLoop = aiofastnet.patch_loop(uvloop.new_event_loop())
+    return loop
+
+
 def factory(name: str) -> LoopFactory:
     """What makes a new loop of this name; raises ImportError or AttributeError when it is not there."""
-    module, attribute = LOOPS[name]
+    module, attribute = NETWORK[name]
     make: LoopFactory = getattr(importlib.import_module(module), attribute)
     return make
 
@@ -39,4 +54,4 @@ def version(name: str) -> str:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return str(getattr(importlib.import_module(LOOPS[name][0]), "__version__", "unknown"))
+        return str(getattr(importlib.import_module(NETWORK[name][0]), "__version__", "unknown"))

@@ -11,12 +11,12 @@ from typing import Any
 
 from benchmarks import harness
 from benchmarks.compare import chosen, header, progress
-from benchmarks.loops import LOOPS, OURS, REFERENCE
-from benchmarks.network import build
+from benchmarks.loops import NETWORK, OURS, REFERENCE
+from benchmarks.network import build, certificate
 from benchmarks.network.harness import FLOOR, FULL, QUICK, Row, Settings, groups, measure
 from benchmarks.network.rows import CASES
 
-NAME_WIDTH = 19
+NAME_WIDTH = 27
 
 
 def number(value: float | None, form: str = ".2f") -> str:
@@ -24,10 +24,12 @@ def number(value: float | None, form: str = ".2f") -> str:
 
 
 def memory_block(row: Row) -> list[str]:
-    lines = [f"{row.workload:{NAME_WIDTH}}{'bytes each':>16}"]
+    heads = f"{'bytes each':>16}" + (f"{'beyond floor':>14}" if row.case.tls else "")
+    lines = [f"{row.workload:{NAME_WIDTH}}{heads}"]
     for column, cell in row.cells.items():
         text = f"{cell.median:.0f} ±{cell.spread * 100:2.0f}%" if cell.ok else "fails"
-        lines.append(f"  {column:{NAME_WIDTH - 2}}{text:>16}")
+        beyond = number(row.beyond(column), ".0f") if row.case.tls else ""
+        lines.append(f"  {column:{NAME_WIDTH - 2}}{text:>16}{beyond:>14}".rstrip())
     return lines
 
 
@@ -68,7 +70,8 @@ def figure(row: Row, loop: str) -> str:
     if not row.cells[loop].ok:
         return "fails"
     if row.case.memory:
-        return f"{row.cells[loop].median:.0f} B"
+        each = row.beyond(loop) if row.case.tls and loop != FLOOR else row.cells[loop].median
+        return "" if each is None else f"{each:.0f} B"
     ratio = row.ratio(loop)
     return "" if ratio is None else f"{ratio:.2f}x"
 
@@ -79,10 +82,10 @@ def summary(rows: Sequence[Row], loops: Sequence[str]) -> str:
     if REFERENCE in loops or any(row.case.memory for row in rows):
         title = f"CPU, x {REFERENCE}"
         columns = [FLOOR, *loops]
-        heads = "".join(f"{column:>9}" for column in columns)
+        heads = "".join(f"{column:>11}" for column in columns)
         lines += [f"{title:{NAME_WIDTH}}{heads}{'of floor':>10}  target"]
         for row in rows:
-            cells = "".join(f"{figure(row, column):>9}" for column in columns)
+            cells = "".join(f"{figure(row, column):>11}" for column in columns)
             share = number(row.share(OURS)) if OURS in loops and not row.case.memory else ""
             lines.append(f"{row.workload:{NAME_WIDTH}}{cells}{share:>10}  {verdict(row)}")
     failures = [
@@ -132,10 +135,26 @@ def report(rows: Sequence[Row], versions: dict[str, str], settings: Settings) ->
     }
 
 
+def buildable(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """(the rows for which there are programs, why there are none for the others)"""
+    without = {}
+    for tls, what in ((False, "rows"), (True, "TLS rows")):
+        if any(CASES[name].tls == tls for name in names):
+            try:
+                for program in ("floor", "load"):
+                    build.path(program, tls)
+                if tls:
+                    certificate.path()
+            except (build.BuildFailed, harness.WorkerFailed) as exc:
+                without[what] = str(exc)
+                names = [name for name in names if CASES[name].tls != tls]
+    return list(names), without
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.network", description=__doc__)
     parser.add_argument("-w", "--workloads", metavar="NAMES", help="comma-separated names or parts of names")
-    parser.add_argument("-l", "--loops", metavar="NAMES", help=f"comma-separated, of {', '.join(LOOPS)}")
+    parser.add_argument("-l", "--loops", metavar="NAMES", help=f"comma-separated, of {', '.join(NETWORK)}")
     parser.add_argument("--rounds", type=int, help=f"default {FULL.rounds}, {QUICK.rounds} with --quick")
     parser.add_argument(
         "--core", "--cpu", dest="cpu", type=int, default=harness.last_cpu(), help="core for server and load; -1 for any"
@@ -155,18 +174,16 @@ def main() -> int:
     settings = replace(QUICK if options.quick else FULL, cpu=options.cpu, fresh=options.fresh)
     if options.rounds is not None:
         settings = replace(settings, rounds=options.rounds, least_rounds=min(settings.least_rounds, options.rounds))
-    try:
-        for program in ("floor", "load"):
-            build.path(program)
-    except build.BuildFailed as exc:
-        sys.exit(str(exc))
+    names, without = buildable(names)
+    if not names:
+        sys.exit("; ".join(without.values()))
 
     began = time.monotonic()
-    versions, missing = harness.available(chosen(options.loops, list(LOOPS), parser), settings.cpu)
+    versions, missing = harness.available(chosen(options.loops, list(NETWORK), parser), settings.cpu)
     loops = list(versions)
     if not loops:
         parser.error("none of these loops is installed")
-    print(header(versions, missing, settings), flush=True)
+    print(header(versions, missing | without, settings), flush=True)
     rows: list[Row] = []
     for group in groups(names):
         for row in measure(group, loops, settings, progress):

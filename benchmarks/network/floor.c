@@ -7,13 +7,19 @@
 
        floor echo ADDRESS [CORE]           stream echo, over TCP or unix
        floor answer ADDRESS CORE SIZE      SIZE bytes for whatever comes
+       floor upload ADDRESS CORE SIZE      for SIZE bytes, the first 16 of them
        floor udp ADDRESS [CORE]            one recvfrom, one sendto at a time
        floor mmsg ADDRESS [CORE]           up to 64 datagrams at a time
+
+   Compiled with BENCH_TLS, it speaks TLS on its streams and takes one word
+   more, the file with certificate and key: what OpenSSL on top of the kernel
+   takes.  A record is then what is received at a time.
 
    It prints one line of JSON with its pid and address, and runs until it is
    killed or its parent dies. */
 #define _GNU_SOURCE 1
 #include "common.h"
+#include "stream.h"
 
 #include <signal.h>
 #include <sys/epoll.h>
@@ -22,31 +28,41 @@
 #define FLOOR_EVENTS        256
 #define FLOOR_BATCH         64
 #define FLOOR_DATAGRAM_SIZE 65536
+/* What an upload is answered with: so many of its first bytes. */
+#define FLOOR_STAMP_SIZE ((size_t)16)
 
 typedef struct {
-    int fd;
+    bench_stream stream;
     /* What the socket did not take; while there is any, only EPOLLOUT is
        watched, so that a peer that does not read is not read from. */
-    char *rest;
+    const char *rest;
     size_t rest_len;
     size_t rest_sent;
+    /* Where the rest is, unless it is of the answer, which stays. */
+    char *owned;
+    /* Of the present upload. */
+    size_t uploaded;
+    char stamp[FLOOR_STAMP_SIZE];
 } floor_conn;
 
 typedef struct {
     int epoll_fd;
     int listen_fd;
     bench_address address;
+    bench_security *security;
     char *buf;
     /* The constant answer, or NULL for echo. */
     char *answer;
     size_t answer_len;
+    /* Bytes of an upload, or 0 for no uploads. */
+    size_t upload_len;
 } floor_server;
 
 static void
 floor_watch(floor_server *server, floor_conn *conn, uint32_t mask, int how)
 {
     struct epoll_event event = {.events = mask, .data.ptr = conn};
-    if (epoll_ctl(server->epoll_fd, how, conn->fd, &event) < 0) {
+    if (epoll_ctl(server->epoll_fd, how, conn->stream.fd, &event) < 0) {
         bench_die("epoll_ctl: %s", strerror(errno));
     }
 }
@@ -55,8 +71,9 @@ static void
 floor_close(floor_conn *conn)
 {
     /* epoll forgets a descriptor that is closed. */
-    close(conn->fd);
-    free(conn->rest);
+    bench_end(&conn->stream);
+    bench_close(&conn->stream);
+    free(conn->owned);
     free(conn);
 }
 
@@ -74,7 +91,7 @@ floor_accept(floor_server *server)
         if (conn == NULL) {
             bench_die("no memory");
         }
-        conn->fd = fd;
+        bench_open(&conn->stream, fd, server->security, true);
         floor_watch(server, conn, EPOLLIN, EPOLL_CTL_ADD);
     }
 }
@@ -83,18 +100,19 @@ floor_accept(floor_server *server)
 static int
 floor_flush(floor_server *server, floor_conn *conn)
 {
-    ssize_t sent = send(conn->fd, conn->rest + conn->rest_sent,
-                        conn->rest_len - conn->rest_sent, MSG_NOSIGNAL);
+    ssize_t sent = bench_send(&conn->stream, conn->rest + conn->rest_sent,
+                              conn->rest_len - conn->rest_sent);
     if (sent < 0) {
-        return errno == EAGAIN ? 0 : -1;
+        return errno == EAGAIN ? 1 : -1;
     }
     conn->rest_sent += (size_t)sent;
     if (conn->rest_sent == conn->rest_len) {
-        free(conn->rest);
+        free(conn->owned);
+        conn->owned = NULL;
         conn->rest = NULL;
         floor_watch(server, conn, EPOLLIN, EPOLL_CTL_MOD);
     }
-    return 0;
+    return 1;
 }
 
 /* Returns -1 when the connection is gone. */
@@ -102,7 +120,7 @@ static int
 floor_send(floor_server *server, floor_conn *conn, const char *data,
            size_t len)
 {
-    ssize_t sent = send(conn->fd, data, len, MSG_NOSIGNAL);
+    ssize_t sent = bench_send(&conn->stream, data, len);
     if (sent < 0) {
         if (errno != EAGAIN) {
             return -1;
@@ -110,40 +128,75 @@ floor_send(floor_server *server, floor_conn *conn, const char *data,
         sent = 0;
     }
     if ((size_t)sent < len) {
+        conn->rest = data + sent;
         conn->rest_len = len - (size_t)sent;
         conn->rest_sent = 0;
-        conn->rest = malloc(conn->rest_len);
-        if (conn->rest == NULL) {
-            bench_die("no memory");
+        if (data != server->answer) {
+            conn->owned = malloc(conn->rest_len);
+            if (conn->owned == NULL) {
+                bench_die("no memory");
+            }
+            memcpy(conn->owned, conn->rest, conn->rest_len);
+            conn->rest = conn->owned;
         }
-        memcpy(conn->rest, data + sent, conn->rest_len);
         floor_watch(server, conn, EPOLLOUT, EPOLL_CTL_MOD);
     }
-    return 0;
+    return 1;
+}
+
+/* Nothing but the first bytes of an upload is kept. */
+static int
+floor_take_upload(floor_server *server, floor_conn *conn, const char *data,
+                  size_t len)
+{
+    while (len > 0) {
+        size_t left = server->upload_len - conn->uploaded;
+        size_t part = len < left ? len : left;
+        if (conn->uploaded < FLOOR_STAMP_SIZE) {
+            size_t missing = FLOOR_STAMP_SIZE - conn->uploaded;
+            memcpy(conn->stamp + conn->uploaded, data,
+                   part < missing ? part : missing);
+        }
+        conn->uploaded += part;
+        data += part;
+        len -= part;
+        if (conn->uploaded == server->upload_len) {
+            conn->uploaded = 0;
+            if (floor_send(server, conn, conn->stamp, FLOOR_STAMP_SIZE) < 0) {
+                return -1;
+            }
+        }
+    }
+    return 1;
+}
+
+/* Returns 0 when there was nothing, -1 when the connection is gone. */
+static int
+floor_serve_once(floor_server *server, floor_conn *conn)
+{
+    ssize_t got = bench_recv(&conn->stream, server->buf, BENCH_READ_SIZE);
+    if (got <= 0) {
+        return got < 0 && errno == EAGAIN ? 0 : -1;
+    }
+    if (server->upload_len > 0) {
+        return floor_take_upload(server, conn, server->buf, (size_t)got);
+    }
+    if (server->answer != NULL) {
+        return floor_send(server, conn, server->answer, server->answer_len);
+    }
+    return floor_send(server, conn, server->buf, (size_t)got);
 }
 
 static void
 floor_serve_conn(floor_server *server, floor_conn *conn)
 {
-    if (conn->rest != NULL) {
-        if (floor_flush(server, conn) < 0) {
-            floor_close(conn);
-        }
-        return;
+    int ok = conn->rest != NULL ? floor_flush(server, conn)
+                                : floor_serve_once(server, conn);
+    /* Of what OpenSSL has read already, epoll does not tell. */
+    while (ok > 0 && conn->rest == NULL && bench_buffered(&conn->stream)) {
+        ok = floor_serve_once(server, conn);
     }
-    ssize_t got = recv(conn->fd, server->buf, BENCH_READ_SIZE, 0);
-    if (got < 0 && errno == EAGAIN) {
-        return;
-    }
-    bool gone = got <= 0;
-    if (!gone && server->answer != NULL) {
-        got = (ssize_t)server->answer_len;
-        gone = floor_send(server, conn, server->answer, (size_t)got) < 0;
-    }
-    else if (!gone) {
-        gone = floor_send(server, conn, server->buf, (size_t)got) < 0;
-    }
-    if (gone) {
+    if (ok < 0) {
         floor_close(conn);
     }
 }
@@ -227,13 +280,14 @@ int
 main(int argc, char **argv)
 {
     if (argc < 3) {
-        bench_die("floor echo|answer|udp|mmsg ADDRESS [CORE [SIZE]]");
+        bench_die("floor MODE ADDRESS [CORE [SIZE [CERTIFICATE]]]");
     }
     const char *mode = argv[1];
     bool udp = strcmp(mode, "udp") == 0, mmsg = strcmp(mode, "mmsg") == 0;
     bool answers = strcmp(mode, "answer") == 0;
-    if (!udp && !mmsg && !answers && strcmp(mode, "echo") != 0) {
-        bench_die("the floor knows echo, answer, udp and mmsg");
+    bool takes = strcmp(mode, "upload") == 0;
+    if (!udp && !mmsg && !answers && !takes && strcmp(mode, "echo") != 0) {
+        bench_die("the floor knows echo, answer, upload, udp and mmsg");
     }
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     bench_pin(argc > 3 ? atoi(argv[3]) : -1);
@@ -241,18 +295,22 @@ main(int argc, char **argv)
 
     floor_server server;
     memset(&server, 0, sizeof(server));
+    server.security = bench_secure(argc > 5 ? argv[5] : NULL, true);
     size_t size = mmsg ? (size_t)FLOOR_BATCH * FLOOR_DATAGRAM_SIZE
                        : BENCH_READ_SIZE;
     server.buf = malloc(size);
+    size_t len = argc > 4 ? (size_t)atol(argv[4]) : 1;
+    server.upload_len = takes ? len : 0;
     if (answers) {
-        server.answer_len = argc > 4 ? (size_t)atol(argv[4]) : 1;
-        server.answer = malloc(server.answer_len);
+        server.answer_len = len;
+        server.answer = malloc(len);
     }
     if (server.buf == NULL || (answers && server.answer == NULL)) {
         bench_die("no memory");
     }
-    if (answers) {
-        memset(server.answer, 'b', server.answer_len);
+    /* No part of it is like the next. */
+    for (size_t i = 0; i < server.answer_len; i++) {
+        server.answer[i] = (char)(i % 251);
     }
     floor_listen(&server, argv[2], !udp && !mmsg);
 

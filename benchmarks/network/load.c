@@ -9,6 +9,8 @@
        load echo ADDRESS ...       SIZE bytes, which come back
        load half ADDRESS ...       REQUEST bytes, answered by SIZE others
        load connect ADDRESS ...    connect, one echo, close, over and over
+       load upload ADDRESS ...     REQUEST bytes, answered by their stamp
+       load handshake ADDRESS ...  connect, TLS handshake, close, over and over
        load udp ADDRESS ...        datagrams, CONNECTIONS of them in flight
        load hold ADDRESS ...       connections that do nothing: the server's
                                    resident memory for each
@@ -19,10 +21,15 @@
    Every request begins with a stamp, the connection's number and the
    request's, and goes on with letters; its last byte is a newline, its only
    one.  Stamps and lengths are checked always, all other bytes in one of
-   LOAD_FULL_CHECK_EVERY requests. */
+   LOAD_FULL_CHECK_EVERY requests.
+
+   Compiled with BENCH_TLS, it speaks TLS on its streams and trusts the one
+   certificate that --certificate names.  Handshakes are complete before the
+   first request; no session is taken up again. */
 #define _GNU_SOURCE 1
 #include "common.h"
 #include "proc.h"
+#include "stream.h"
 
 #include <getopt.h>
 #include <sys/epoll.h>
@@ -40,13 +47,22 @@
 /* Connections that `hold` opens before it lets the server catch up. */
 #define LOAD_HOLD_BATCH 256
 
+/* What a connection is about. */
+typedef enum {
+    LOAD_CONNECTS,
+    LOAD_SHAKES_HANDS,
+    LOAD_ASKS,
+    /* Has said that it ends, and waits for the server to say so. */
+    LOAD_ENDS,
+} load_stage;
+
 typedef struct {
-    int fd;
+    bench_stream stream;
     uint32_t number;
     uint32_t sequence;
+    load_stage stage;
     /* EPOLLOUT is watched too: connecting, or a request is not all sent. */
     bool wants_out;
-    bool connecting;
     /* Of the present request. */
     size_t sent;
     size_t got;
@@ -60,6 +76,7 @@ typedef struct {
     /* The command line. */
     const char *mode;
     bench_address address;
+    const char *certificate;
     size_t size;
     size_t request_len;
     size_t count;
@@ -71,6 +88,11 @@ typedef struct {
     int pid;
     int core;
 
+    /* Of the modes: connections are made anew for each request, which may be
+       no more than the handshake. */
+    bool reconnects;
+    bool only_shakes;
+    bench_security *security;
     int epoll_fd;
     uint32_t sources;
     load_conn *conns;
@@ -234,7 +256,7 @@ load_watch(load_state *load, load_conn *conn, bool wants_out, int how)
     }
     uint32_t mask = EPOLLIN | (wants_out ? (uint32_t)EPOLLOUT : 0);
     struct epoll_event event = {.events = mask, .data.ptr = conn};
-    if (epoll_ctl(load->epoll_fd, how, conn->fd, &event) < 0) {
+    if (epoll_ctl(load->epoll_fd, how, conn->stream.fd, &event) < 0) {
         bench_die("epoll_ctl: %s", strerror(errno));
     }
     conn->wants_out = wants_out;
@@ -246,10 +268,10 @@ load_send(load_state *load, load_conn *conn)
 {
     /* The buffer is everybody's; only the stamp differs. */
     memcpy(load->request, conn->stamp, LOAD_STAMP_SIZE);
-    ssize_t sent = send(conn->fd, load->request + conn->sent,
-                        load->request_len - conn->sent, MSG_NOSIGNAL);
+    ssize_t sent = bench_send(&conn->stream, load->request + conn->sent,
+                              load->request_len - conn->sent);
     if (sent < 0 && errno != EAGAIN) {
-        bench_die("sending a request failed: %s", strerror(errno));
+        bench_die("sending a request failed: %s", bench_why());
     }
     conn->sent += sent > 0 ? (size_t)sent : 0;
     load_watch(load, conn, conn->sent < load->request_len, EPOLL_CTL_MOD);
@@ -301,23 +323,35 @@ load_connect(load_state *load, bool blocks)
     return fd;
 }
 
-/* One request on a socket that blocks; the response is left in `received`. */
-static void
-load_ask_once(load_state *load, int fd)
+/* A connection that blocks, with its handshake done. */
+static bench_stream
+load_open(load_state *load)
 {
-    load_conn conn = {.fd = fd};
+    bench_stream stream;
+    bench_open(&stream, load_connect(load, true), load->security, false);
+    if (bench_shake(&stream) < 0) {
+        bench_die("the handshake failed: %s", bench_why());
+    }
+    return stream;
+}
+
+/* One request on a stream that blocks; the response is left in `received`. */
+static void
+load_ask_once(load_state *load, bench_stream *stream)
+{
+    load_conn conn = {.stage = LOAD_ASKS};
     load_stamp(&conn);
     memcpy(load->request, conn.stamp, LOAD_STAMP_SIZE);
-    if (send(fd, load->request, load->request_len, MSG_NOSIGNAL)
+    if (bench_send(stream, load->request, load->request_len)
         != (ssize_t)load->request_len)
     {
-        bench_die("sending a request failed: %s", strerror(errno));
+        bench_die("sending a request failed: %s", bench_why());
     }
     while (conn.got < load->size) {
-        ssize_t got = recv(fd, load->received + conn.got,
-                           load->size - conn.got, 0);
+        ssize_t got = bench_recv(stream, load->received + conn.got,
+                                 load->size - conn.got);
         if (got < 0) {
-            bench_die("no response: %s", strerror(errno));
+            bench_die("no response: %s", bench_why());
         }
         if (got == 0) {
             bench_die("the server closed a connection");
@@ -326,18 +360,41 @@ load_ask_once(load_state *load, int fd)
     }
 }
 
-/* For `connect`: the next connection of this place, from the beginning. */
+/* The next connection of this place, from the beginning. */
 static void
 load_reconnect(load_state *load, load_conn *conn)
 {
     conn->began = bench_now_ns();
     conn->sent = 0;
     conn->got = 0;
-    conn->connecting = true;
+    conn->stage = LOAD_CONNECTS;
     load->pending++;
     load_stamp(conn);
-    conn->fd = load_connect(load, false);
+    bench_open(&conn->stream, load_connect(load, false), load->security,
+               false);
     load_watch(load, conn, true, EPOLL_CTL_ADD);
+}
+
+static void
+load_shake_hands(load_state *load, load_conn *conn)
+{
+    if (bench_shake(&conn->stream) < 0) {
+        if (errno != EAGAIN) {
+            bench_die("the handshake failed: %s", bench_why());
+        }
+        load_watch(load, conn, bench_shake_wants_out(&conn->stream),
+                   EPOLL_CTL_MOD);
+        return;
+    }
+    if (load->only_shakes) {
+        conn->stage = LOAD_ENDS;
+        bench_end(&conn->stream);
+        shutdown(conn->stream.fd, SHUT_WR);
+        load_watch(load, conn, false, EPOLL_CTL_MOD);
+        return;
+    }
+    conn->stage = LOAD_ASKS;
+    load_send(load, conn);
 }
 
 static void
@@ -345,23 +402,48 @@ load_connected(load_state *load, load_conn *conn)
 {
     int err = 0;
     socklen_t len = sizeof(err);
-    getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &err, &len);
+    getsockopt(conn->stream.fd, SOL_SOCKET, SO_ERROR, &err, &len);
     if (err != 0) {
         bench_die("connecting failed: %s", strerror(err));
     }
-    conn->connecting = false;
-    load_send(load, conn);
+    conn->stage = LOAD_SHAKES_HANDS;
+    load_shake_hands(load, conn);
 }
 
+/* The request is done; the next one. */
 static void
-load_receive(load_state *load, load_conn *conn, bool reconnects)
+load_next(load_state *load, load_conn *conn)
 {
-    ssize_t got = recv(conn->fd, load->received, BENCH_READ_SIZE, 0);
-    if (got < 0 && errno == EAGAIN) {
+    int64_t now = load_answered(load, conn);
+    conn->sequence++;
+    if (load->reconnects) {
+        bench_close(&conn->stream);
+    }
+    if (load->phase == LOAD_DONE) {
         return;
     }
+    if (load->reconnects) {
+        load_reconnect(load, conn);
+    }
+    else {
+        load_begin(load, conn, now);
+    }
+}
+
+/* Returns whether there may be more at once. */
+static bool
+load_receive_some(load_state *load, load_conn *conn)
+{
+    ssize_t got = bench_recv(&conn->stream, load->received, BENCH_READ_SIZE);
+    if (got < 0 && errno == EAGAIN) {
+        return false;
+    }
     if (got < 0) {
-        bench_die("receiving failed: %s", strerror(errno));
+        bench_die("receiving failed: %s", bench_why());
+    }
+    if (got == 0 && conn->stage == LOAD_ENDS) {
+        load_next(load, conn);
+        return false;
     }
     if (got == 0) {
         bench_die("the server closed a connection");
@@ -374,22 +456,28 @@ load_receive(load_state *load, load_conn *conn, bool reconnects)
     }
     conn->got += (size_t)got;
     if (conn->got < load->size) {
-        return;
+        return bench_buffered(&conn->stream);
     }
-    int64_t now = load_answered(load, conn);
-    conn->sequence++;
-    if (reconnects) {
-        close(conn->fd);
-        conn->fd = -1;
+    load_next(load, conn);
+    /* A new connection is not there yet. */
+    return !load->reconnects && bench_buffered(&conn->stream);
+}
+
+static void
+load_handle(load_state *load, load_conn *conn, uint32_t events)
+{
+    switch (conn->stage) {
+    case LOAD_CONNECTS: load_connected(load, conn); return;
+    case LOAD_SHAKES_HANDS: load_shake_hands(load, conn); return;
+    case LOAD_ASKS:
+    case LOAD_ENDS: break;
     }
-    if (load->phase == LOAD_DONE) {
-        return;
+    if (conn->wants_out && (events & EPOLLOUT)) {
+        load_send(load, conn);
     }
-    if (reconnects) {
-        load_reconnect(load, conn);
-    }
-    else {
-        load_begin(load, conn, now);
+    if (events & ~(uint32_t)EPOLLOUT) {
+        while (load_receive_some(load, conn)) {
+        }
     }
 }
 
@@ -415,25 +503,26 @@ load_look(load_state *load)
 }
 
 static void
-load_run_streams(load_state *load, bool reconnects)
+load_run_streams(load_state *load)
 {
     struct epoll_event events[LOAD_EVENTS];
     size_t had = bench_server_descriptors(load->pid);
     for (size_t i = 0; i < load->count; i++) {
         load_conn *conn = &load->conns[i];
-        if (reconnects) {
+        if (load->reconnects) {
             load_reconnect(load, conn);
             continue;
         }
-        conn->fd = load_connect(load, true);
+        conn->stream = load_open(load);
+        conn->stage = LOAD_ASKS;
         int on = 1;
-        (void)!ioctl(conn->fd, FIONBIO, &on);
+        (void)!ioctl(conn->stream.fd, FIONBIO, &on);
         load_watch(load, conn, false, EPOLL_CTL_ADD);
     }
-    bench_await_accepted(load->pid, reconnects ? 0 : had + load->count);
+    bench_await_accepted(load->pid, load->reconnects ? 0 : had + load->count);
     load->alive = bench_now_ns();
     load->window_from = load->alive + (int64_t)(load->warm_up * 1e9);
-    for (size_t i = 0; !reconnects && i < load->count; i++) {
+    for (size_t i = 0; !load->reconnects && i < load->count; i++) {
         load_begin(load, &load->conns[i], bench_now_ns());
     }
     /* After the window, what is in flight is awaited, so that the server sees
@@ -445,19 +534,13 @@ load_run_streams(load_state *load, bool reconnects)
         int count = epoll_wait(load->epoll_fd, events, LOAD_EVENTS,
                                LOAD_LOOK_EVERY_MS);
         for (int i = 0; i < count; i++) {
-            load_conn *conn = events[i].data.ptr;
-            if (conn->connecting) {
-                load_connected(load, conn);
-                continue;
-            }
-            if (conn->wants_out && (events[i].events & EPOLLOUT)) {
-                load_send(load, conn);
-            }
-            if (events[i].events & ~(uint32_t)EPOLLOUT) {
-                load_receive(load, conn, reconnects);
-            }
+            load_handle(load, events[i].data.ptr, events[i].events);
         }
         load_look(load);
+    }
+    for (size_t i = 0; !load->reconnects && i < load->count; i++) {
+        /* They end with the process. */
+        bench_end(&load->conns[i].stream);
     }
 }
 
@@ -516,7 +599,7 @@ load_run_datagrams(load_state *load)
     /* One that was lost before its first answer must not keep us waiting. */
     load->awake = load->count;
     for (size_t i = 0; i < load->count; i++) {
-        load->conns[i].fd = fd;
+        load->conns[i].stream.fd = fd;
         load_begin(load, &load->conns[i], bench_now_ns());
     }
     int64_t looked = bench_now_ns();
@@ -547,9 +630,9 @@ load_hold_until(load_state *load, size_t from, size_t until)
 {
     size_t had = bench_server_descriptors(load->pid);
     for (size_t i = from; i < until; i++) {
-        int fd = load_connect(load, true);
+        bench_stream stream = load_open(load);
         if (load->hold_used) {
-            load_ask_once(load, fd);
+            load_ask_once(load, &stream);
         }
         if (i % LOAD_HOLD_BATCH == 0) {
             bench_await_accepted(load->pid, had + i + 1 - from);
@@ -597,6 +680,7 @@ load_options(load_state *load, int argc, char **argv)
         {"duration", required_argument, NULL, 'd'},
         {"pid", required_argument, NULL, 'p'},
         {"core", required_argument, NULL, 'k'},
+        {"certificate", required_argument, NULL, 't'},
         {"hold-first", required_argument, NULL, '1'},
         {"hold-last", required_argument, NULL, '2'},
         {"hold-used", no_argument, NULL, 'u'},
@@ -611,6 +695,7 @@ load_options(load_state *load, int argc, char **argv)
         case 'd': load->duration = atof(optarg); break;
         case 'p': load->pid = atoi(optarg); break;
         case 'k': load->core = atoi(optarg); break;
+        case 't': load->certificate = optarg; break;
         case '1': load->hold_first = (size_t)atol(optarg); break;
         case '2': load->hold_last = (size_t)atol(optarg); break;
         case 'u': load->hold_used = true; break;
@@ -618,16 +703,20 @@ load_options(load_state *load, int argc, char **argv)
         }
     }
     if (argc - optind != 2) {
-        bench_die("load echo|half|connect|udp|hold ADDRESS --size N ...");
+        bench_die("load MODE ADDRESS --size N ...");
     }
     load->mode = argv[optind];
     load->address = bench_parse_address(argv[optind + 1]);
-    bool half = strcmp(load->mode, "half") == 0;
-    if (!half) {
+    load->only_shakes = strcmp(load->mode, "handshake") == 0;
+    load->reconnects = load->only_shakes || strcmp(load->mode, "connect") == 0;
+    if (strcmp(load->mode, "upload") == 0) {
+        load->size = LOAD_STAMP_SIZE;
+    }
+    else if (strcmp(load->mode, "half") != 0) {
         load->request_len = load->size;
     }
     if (load->request_len <= LOAD_STAMP_SIZE || load->size == 0
-        || load->count == 0 || (half && load->size > BENCH_READ_SIZE))
+        || load->count == 0)
     {
         bench_die("a request has more than %d bytes, and there is at least"
                   " one connection", LOAD_STAMP_SIZE);
@@ -655,12 +744,14 @@ main(int argc, char **argv)
         bench_die("only %zu descriptors are allowed", descriptors);
     }
 
+    load->security = bench_secure(load->certificate, false);
     load->sources = (uint32_t)getpid() * 7919;
     load->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     load->conns = calloc(load->count, sizeof(load_conn));
     load->request = malloc(load->request_len);
     load->expected = malloc(load->size);
-    load->received = malloc(BENCH_READ_SIZE);
+    load->received = malloc(load->size > BENCH_READ_SIZE ? load->size
+                                                         : BENCH_READ_SIZE);
     if (load->epoll_fd < 0 || load->conns == NULL || load->request == NULL
         || load->expected == NULL || load->received == NULL)
     {
@@ -668,14 +759,15 @@ main(int argc, char **argv)
     }
     for (size_t i = 0; i < load->count; i++) {
         load->conns[i].number = (uint32_t)i;
-        load->conns[i].fd = -1;
+        load->conns[i].stream.fd = -1;
     }
     load_fill(load->request, load->request_len);
     if (strcmp(load->mode, "half") == 0) {
-        int fd = load_connect(load, true);
-        load_ask_once(load, fd);
+        bench_stream stream = load_open(load);
+        load_ask_once(load, &stream);
         memcpy(load->expected, load->received, load->size);
-        close(fd);
+        bench_end(&stream);
+        bench_close(&stream);
     }
     else {
         memcpy(load->expected, load->request, load->size);
@@ -690,7 +782,7 @@ main(int argc, char **argv)
         load_run_datagrams(load);
     }
     else {
-        load_run_streams(load, strcmp(load->mode, "connect") == 0);
+        load_run_streams(load);
     }
     if (load->requests == 0) {
         bench_die("no response in the measured time");

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -45,14 +45,16 @@ def cpu_ns(pid: int) -> int:
 class Server:
     """A server process, which says on its first line of output where it serves."""
 
-    def __init__(self, command: Sequence[str | Path], timeout: float = 20.0) -> None:
+    def __init__(
+        self, command: Sequence[str | Path], timeout: float = 20.0, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.complaints = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [str(word) for word in command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self.complaints,
-            env=worker_environment(),
+            env={**worker_environment(), **(environment or {})},
             bufsize=0,
         )
         self.deadline = time.monotonic() + timeout

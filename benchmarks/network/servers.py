@@ -1,9 +1,10 @@
 """The servers that are measured: ordinary asyncio programs, public API only, nothing patched, the same for every loop.
 
-    python -m benchmarks.network.servers LOOP WORKLOAD ADDRESS [CORE]
+    python -m benchmarks.network.servers LOOP WORKLOAD ADDRESS [CORE [CERTIFICATE]]
 
-ADDRESS is HOST:PORT, where port 0 is any free one, or the path of a unix socket. A line of JSON on stdout says pid,
-address and version, or why it cannot be; then the program serves until it is killed or its parent dies.
+ADDRESS is HOST:PORT, where port 0 is any free one, or the path of a unix socket. CERTIFICATE is a file with
+certificate and key, for the workloads that speak TLS. A line of JSON on stdout says pid, address and version, or why
+it cannot be; then the program serves until it is killed or its parent dies.
 """
 
 import sys
@@ -14,9 +15,11 @@ if not __package__:
     sys.path.append(str(Path(__file__).resolve().parent.parent.parent))
 
 import asyncio
+import functools
 import json
 import os
 import socket
+import ssl
 import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -31,6 +34,8 @@ LINE_LIMIT = 2**20
 HEADER = b"h" * 149 + b"\n"
 BODY = b"b" * 1024
 ANSWER = HEADER + BODY
+UPLOAD_SIZE = DOWNLOAD_SIZE = 1024 * 1024
+STAMP_SIZE = 16
 
 Loop = asyncio.AbstractEventLoop
 
@@ -74,6 +79,43 @@ class Joined(Echo):
         self.transport.write(ANSWER)
 
 
+class Upload(Echo):
+    """Counts what comes, and answers an upload with its first bytes."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.stamp, self.left = b"", UPLOAD_SIZE
+
+    def data_received(self, data: bytes) -> None:
+        if len(self.stamp) < STAMP_SIZE:
+            self.stamp += data[: STAMP_SIZE - len(self.stamp)]
+        self.left -= len(data)
+        if self.left <= 0:
+            # The load sends the next one after the answer to this one; more would be a mistake, and shows as none.
+            assert self.left == 0
+            self.transport.write(self.stamp)
+            self.stamp, self.left = b"", UPLOAD_SIZE
+
+
+@functools.cache
+def download() -> bytes:
+    """1 MiB of which no part is like the next.
+
+    Made in one piece, and only where it is wanted: a large block that is freed, here or anywhere in this module, would
+    change how malloc treats the blocks that the loop reads into.
+    """
+    block = bytes(range(251))
+    whole, rest = divmod(DOWNLOAD_SIZE, len(block))
+    return b"".join([*[block] * whole, block[:rest]])
+
+
+class Download(Echo):
+    """Answers every request with 1 MiB."""
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(download())
+
+
 class DatagramEcho(asyncio.DatagramProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.DatagramTransport, transport)
@@ -97,16 +139,27 @@ async def echo_socket(loop: Loop, connection: socket.socket) -> None:
 
 # Each starts serving and returns what has to be kept and the address that it got.
 
+Start = Callable[[Loop, str], Awaitable[tuple[object, str]]]
+
+
+def security() -> ssl.SSLContext | None:
+    """The context that is asked for on the command line."""
+    if len(sys.argv) < 6:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[5])
+    return context
+
 
 def bound(server: asyncio.Server) -> str:
     host, port = server.sockets[0].getsockname()[:2]
     return f"{host}:{port}"
 
 
-def of_protocol(protocol: type[asyncio.BaseProtocol]) -> Callable[[Loop, str], Awaitable[tuple[object, str]]]:
+def of_protocol(protocol: type[asyncio.BaseProtocol]) -> Start:
     async def start(loop: Loop, address: str) -> tuple[object, str]:
         host, _, port = address.rpartition(":")
-        server = await loop.create_server(protocol, host, int(port), backlog=BACKLOG)
+        server = await loop.create_server(protocol, host, int(port), backlog=BACKLOG, ssl=security())
         return server, bound(server)
 
     return start
@@ -119,7 +172,7 @@ async def start_unix(loop: Loop, address: str) -> tuple[object, str]:
 
 async def start_streams(loop: Loop, address: str) -> tuple[object, str]:
     host, _, port = address.rpartition(":")
-    server = await asyncio.start_server(echo_lines, host, int(port), limit=LINE_LIMIT, backlog=BACKLOG)
+    server = await asyncio.start_server(echo_lines, host, int(port), limit=LINE_LIMIT, backlog=BACKLOG, ssl=security())
     return server, bound(server)
 
 
@@ -148,7 +201,7 @@ async def start_udp(loop: Loop, address: str) -> tuple[object, str]:
     return transport, "{}:{}".format(*transport.get_extra_info("sockname"))
 
 
-WORKLOADS: dict[str, Callable[[Loop, str], Awaitable[tuple[object, str]]]] = {
+WORKLOADS: dict[str, Start] = {
     "protocol": of_protocol(Echo),
     "buffered": of_protocol(BufferedEcho),
     "streams": start_streams,
@@ -159,6 +212,10 @@ WORKLOADS: dict[str, Callable[[Loop, str], Awaitable[tuple[object, str]]]] = {
     "split": of_protocol(Split),
     "joined": of_protocol(Joined),
     "idle": of_protocol(Echo),
+    "tls": of_protocol(Echo),
+    "tls-streams": start_streams,
+    "tls-upload": of_protocol(Upload),
+    "tls-download": of_protocol(Download),
 }
 
 

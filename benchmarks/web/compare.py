@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import shutil
+import ssl
 import subprocess
 import sys
 import time
@@ -18,10 +19,11 @@ from typing import Any
 from benchmarks import harness
 from benchmarks.compare import chosen, header, progress
 from benchmarks.harness import Settings, WorkerFailed
-from benchmarks.loops import LOOPS, OURS, REFERENCE
+from benchmarks.loops import NETWORK, OURS, REFERENCE
+from benchmarks.network import certificate
 from benchmarks.network import harness as network
 from benchmarks.network.process import Server, cpu_ns
-from benchmarks.web.servers import BODY, WORKLOADS
+from benchmarks.web.servers import BODY, TLS, WORKLOADS
 from benchmarks.web.targets import TARGETS
 
 SERVERS = Path(__file__).resolve().parent / "servers.py"
@@ -67,12 +69,19 @@ class Row(harness.Row):
         return wanting + ([f"{', '.join(self.ahead())} ahead"] if self.ahead() else [])
 
 
-def check_answer(server: Server, seconds: float = 10.0) -> None:
-    """Wait until it answers, and see that it answers right."""
+def connect(server: Server, tls: bool) -> http.client.HTTPConnection:
     host, _, port = server.address.rpartition(":")
+    if tls:
+        context = ssl.create_default_context(cafile=certificate.path())
+        return http.client.HTTPSConnection(host, int(port), timeout=5, context=context)
+    return http.client.HTTPConnection(host, int(port), timeout=5)
+
+
+def check_answer(server: Server, tls: bool, seconds: float = 10.0) -> None:
+    """Wait until it answers, and see that it answers right."""
     deadline = time.monotonic() + seconds
     while True:
-        connection = http.client.HTTPConnection(host, int(port), timeout=5)
+        connection = connect(server, tls)
         try:
             connection.request("GET", "/")
             answer = connection.getresponse()
@@ -94,14 +103,15 @@ def latency(text: str, share: int) -> float:
     return float(found[1]) * MICROSECONDS[found[2]] if found else float("nan")
 
 
-def run_wrk(server: Server, seconds: int, settings: Settings) -> dict[str, float]:
+def run_wrk(server: Server, tls: bool, seconds: int, settings: Settings) -> dict[str, float]:
     """Load the server; what wrk says, and the CPU time that both took."""
 
     def pin() -> None:
         if settings.cpu >= 0:
             os.sched_setaffinity(0, {settings.cpu})
 
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", f"http://{server.address}/"]
+    url = f"{'https' if tls else 'http'}://{server.address}/"
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", url]
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     try:
         spent, began = cpu_ns(server.pid), time.monotonic()
@@ -138,10 +148,10 @@ def run_wrk(server: Server, seconds: int, settings: Settings) -> dict[str, float
     }
 
 
-def take_sample(server: Server, cell: Cell, settings: Settings) -> None:
+def take_sample(server: Server, tls: bool, cell: Cell, settings: Settings) -> None:
     best: dict[str, float] | None = None
     for _ in range(1 + harness.RETRIES):
-        reply = run_wrk(server, max(1, round(settings.duration)), settings)
+        reply = run_wrk(server, tls, max(1, round(settings.duration)), settings)
         server.settle()
         if best is None or reply["busy"] > best["busy"]:
             best = reply
@@ -158,6 +168,8 @@ def take_sample(server: Server, cell: Cell, settings: Settings) -> None:
 
 def measure(name: str, loops: Sequence[str], settings: Settings) -> Row:
     row = Row(name, {loop: Cell() for loop in loops})
+    tls = name in TLS
+    secrets = [certificate.path()] if tls else []
     servers: dict[str, Server] = {}
 
     def fail(loop: str, exc: WorkerFailed) -> None:
@@ -167,12 +179,14 @@ def measure(name: str, loops: Sequence[str], settings: Settings) -> Row:
     try:
         for loop in loops:
             progress(f"{name}: {loop}")
-            servers[loop] = Server([sys.executable, "-P", SERVERS, loop, name, str(settings.cpu)], timeout=30.0)
+            servers[loop] = Server(
+                [sys.executable, "-P", SERVERS, loop, name, str(settings.cpu), *secrets], timeout=30.0
+            )
         for loop in loops:
             try:
                 servers[loop].wait_ready()
-                check_answer(servers[loop])
-                run_wrk(servers[loop], 1, settings)  # warms it up
+                check_answer(servers[loop], tls)
+                run_wrk(servers[loop], tls, 1, settings)  # warms it up
                 servers[loop].settle()
             except WorkerFailed as exc:
                 fail(loop, exc)
@@ -185,7 +199,7 @@ def measure(name: str, loops: Sequence[str], settings: Settings) -> Row:
             for loop in (*loops[turn:], *loops[:turn]):
                 if loop in servers:
                     try:
-                        take_sample(servers[loop], row.cells[loop], settings)
+                        take_sample(servers[loop], tls, row.cells[loop], settings)
                     except WorkerFailed as exc:
                         fail(loop, exc)
     finally:
@@ -215,12 +229,12 @@ def summary(rows: Sequence[Row], loops: Sequence[str]) -> str:
     lines = []
     if REFERENCE in loops:
         title = f"x {REFERENCE}"
-        lines += [f"{title:{NAME_WIDTH}}" + "".join(f"{loop:>10}" for loop in loops) + "  target"]
+        lines += [f"{title:{NAME_WIDTH}}" + "".join(f"{loop:>11}" for loop in loops) + "  target"]
         for row in rows:
             cells = ""
             for loop in loops:
                 ratio = row.ratio(loop)
-                cells += f"{'fails' if not row.cells[loop].ok else '' if ratio is None else f'{ratio:.2f}x':>10}"
+                cells += f"{'fails' if not row.cells[loop].ok else '' if ratio is None else f'{ratio:.2f}x':>11}"
             wanting = row.shortfalls()
             verdict = "" if wanting is None else "MISSED: " + "; ".join(wanting) if wanting else "met"
             lines.append(f"{row.workload:{NAME_WIDTH}}{cells}  {row.least:g}x  {verdict}")
@@ -257,28 +271,35 @@ def report(rows: Sequence[Row], versions: dict[str, str], settings: Settings) ->
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.web", description=__doc__)
     parser.add_argument("-w", "--workloads", metavar="NAMES", help=f"comma-separated, of {', '.join(WORKLOADS)}")
-    parser.add_argument("-l", "--loops", metavar="NAMES", help=f"comma-separated, of {', '.join(LOOPS)}")
+    parser.add_argument("-l", "--loops", metavar="NAMES", help=f"comma-separated, of {', '.join(NETWORK)}")
     parser.add_argument("--rounds", type=int, help=f"default {FULL.rounds}, {QUICK.rounds} with --quick")
     parser.add_argument(
         "--core", "--cpu", dest="cpu", type=int, default=harness.last_cpu(), help="core for server and wrk; -1 for any"
     )
-    parser.add_argument("--quick", action="store_true", help="about two minutes for everything; less exact")
+    parser.add_argument("--quick", action="store_true", help="about three minutes for everything; less exact")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
     parser.add_argument("--check", action="store_true", help="exit 1 when a target is missed")
     options = parser.parse_args()
     names = chosen(options.workloads, list(WORKLOADS), parser)
     if shutil.which("wrk") is None:
         sys.exit(NO_WRK)
+    without = {}
+    if any(name in TLS for name in names):
+        try:
+            certificate.path()
+        except WorkerFailed as exc:
+            without["TLS rows"] = str(exc)
+            names = [name for name in names if name not in TLS]
     settings = replace(QUICK if options.quick else FULL, cpu=options.cpu)
     if options.rounds is not None:
         settings = replace(settings, rounds=options.rounds, least_rounds=min(settings.least_rounds, options.rounds))
 
     began = time.monotonic()
-    versions, missing = harness.available(chosen(options.loops, list(LOOPS), parser), settings.cpu)
+    versions, missing = harness.available(chosen(options.loops, list(NETWORK), parser), settings.cpu)
     loops = list(versions)
     if not loops:
         parser.error("none of these loops is installed")
-    print(header(versions, missing, settings), flush=True)
+    print(header(versions, missing | without, settings), flush=True)
     rows = []
     for name in names:
         rows.append(measure(name, loops, settings))

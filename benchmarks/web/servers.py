@@ -1,9 +1,10 @@
 """The web servers that are measured: released packages as they are, told nothing but their loop.
 
-    python -m benchmarks.web.servers LOOP WORKLOAD [CORE]
+    python -m benchmarks.web.servers LOOP WORKLOAD [CORE [CERTIFICATE]]
 
-A line of JSON on stdout says pid, address and versions, or why it cannot be; then the program serves on a free port of
-loopback until it is killed or its parent dies. Every answer has a body of 1 KiB.
+CERTIFICATE is a file with certificate and key, for the workloads over TLS. A line of JSON on stdout says pid, address
+and versions, or why it cannot be; then the program serves on a free port of loopback until it is killed or its parent
+dies. Every answer has a body of 1 KiB.
 """
 
 import sys
@@ -18,6 +19,7 @@ import importlib.metadata
 import json
 import os
 import socket
+import ssl
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -53,11 +55,22 @@ async def plain(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": BODY})
 
 
+def certificate() -> str | None:
+    """The file that is named on the command line."""
+    return sys.argv[4] if len(sys.argv) > 4 else None
+
+
 def serve_uvicorn(name: str, app: Any, sock: socket.socket) -> None:
     import uvicorn
 
     config = uvicorn.Config(
-        app, loop=":".join(loops.LOOPS[name]), http="httptools", ws="none", lifespan="off", access_log=False
+        app,
+        loop=":".join(loops.NETWORK[name]),
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        ssl_certfile=certificate(),
     )
     uvicorn.Server(config).run(sockets=[sock])
 
@@ -94,7 +107,11 @@ def start_aiohttp(name: str, say: Say) -> None:
         app.router.add_get("/", root)
         site_runner = web.AppRunner(app, access_log=None)
         await site_runner.setup()
-        await web.TCPSite(site_runner, "127.0.0.1", 0, backlog=BACKLOG).start()
+        context = None
+        if file := certificate():
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(file)
+        await web.TCPSite(site_runner, "127.0.0.1", 0, backlog=BACKLOG, ssl_context=context).start()
         say_ready(say, name, site_runner.addresses[0], "aiohttp")
         await asyncio.Event().wait()
 
@@ -106,7 +123,11 @@ WORKLOADS: dict[str, tuple[Callable[[str, Say], None], str]] = {
     "uvicorn": (start_uvicorn, "a plain ASGI application on uvicorn with httptools"),
     "aiohttp": (start_aiohttp, "an aiohttp server"),
     "fastapi": (start_fastapi, "a FastAPI application on uvicorn with httptools"),
+    "uvicorn-tls": (start_uvicorn, "a plain ASGI application on uvicorn with httptools, over TLS"),
+    "aiohttp-tls": (start_aiohttp, "an aiohttp server, over TLS"),
 }
+# Those that are given a certificate.
+TLS = ("uvicorn-tls", "aiohttp-tls")
 
 
 def main() -> None:
