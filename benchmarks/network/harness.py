@@ -185,7 +185,7 @@ def warm_up(case: Case, server: Server, settings: Settings) -> None:
     first read that finds the end of a connection, it keeps that memory. Servers live in the second state.
     """
     server.settle()
-    load(case, server, settings, min(0.05, settings.duration))
+    load(case, server, settings, min(0.05, settings.duration) * case.stretch)
     server.settle()
 
 

@@ -3,8 +3,8 @@
    Closed loop: a connection sends its next request when the whole response to
    the last one is there, so the server alone decides how fast it goes.  What
    is counted falls into a window after a warm-up.  At both ends of the window
-   the generator itself reads the CPU time of the server from /proc, so that
-   requests and nanoseconds belong together.
+   the generator itself reads the CPU time of the server, so that requests and
+   nanoseconds belong together.
 
        load echo ADDRESS ...       SIZE bytes, which come back
        load half ADDRESS ...       REQUEST bytes, answered by SIZE others

@@ -32,14 +32,9 @@ def raise_descriptors() -> int:
 
 
 def cpu_ns(pid: int) -> int:
-    """CPU nanoseconds of all threads of a process."""
-    spent = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        try:
-            spent += int((task / "schedstat").read_text().split()[0])
-        except OSError:
-            pass  # a thread that has just ended
-    return spent
+    """CPU nanoseconds of all threads of a process, with those that ended; OSError when it is gone."""
+    # What clock_getcpuclockid() gives; Python has that for threads alone.
+    return time.clock_gettime_ns((~pid << 3) | 2)
 
 
 class Server:
