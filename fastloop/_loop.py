@@ -17,6 +17,7 @@ from ._names import NamesMixin
 from ._network import NetworkMixin
 from ._signals import SignalMixin
 from ._sockets import SocketMixin
+from ._tls import TLSMixin
 
 # Newer patch releases pass every keyword of create_task on to the Task; older ones name them.
 _TASK_KEYWORDS = (
@@ -47,7 +48,7 @@ class _Watches:
         return selectors.SelectorKey(fileobj, fileobj, watched, None)
 
 
-class Loop(_core.Loop, NetworkMixin, SocketMixin, NamesMixin, SignalMixin):
+class Loop(_core.Loop, NetworkMixin, TLSMixin, SocketMixin, NamesMixin, SignalMixin):
     """An asyncio event loop whose callbacks, tasks, futures and timers are run in C."""
 
     _by_keyword = _by_keyword

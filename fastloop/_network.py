@@ -9,6 +9,7 @@ from asyncio.log import logger
 from asyncio.trsock import TransportSocket
 
 from . import _core
+from ._tls import accept_settings, make_transport
 
 # From 3.15 on a server keeps the context that it was made in.
 _SERVERS_HAVE_CONTEXTS = "context" in selector_events.BaseSelectorEventLoop._start_serving.__code__.co_varnames
@@ -28,13 +29,15 @@ class NetworkMixin:
 
     def _make_ssl_transport(self, rawsock, protocol, sslcontext, waiter=None, *, server_side=False,
                             server_hostname=None, extra=None, server=None, context=None, **timeouts):
-        # asyncio's, but with our transport below
         self._ensure_fd_no_transport(rawsock)
-        ssl_protocol = selector_events.sslproto.SSLProtocol(
-            self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts
-        )
-        self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server, context=context)
-        return ssl_protocol._app_transport
+        try:
+            tls = make_transport(self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts)
+        except BaseException:
+            if server_side:
+                rawsock.close()  # nobody else knows of it
+            raise
+        self._make_socket_transport(rawsock, tls, extra=extra, server=server, context=context)
+        return tls
 
     def _make_datagram_transport(self, sock, protocol, address=None, waiter=None, extra=None):
         if type(sock) is not socket.socket:
@@ -56,16 +59,18 @@ class NetworkMixin:
     def _start_serving(self, protocol_factory, sock, sslcontext=None, server=None, backlog=100,
                        ssl_handshake_timeout=constants.SSL_HANDSHAKE_TIMEOUT,
                        ssl_shutdown_timeout=constants.SSL_SHUTDOWN_TIMEOUT, **context):
-        if sslcontext is None and not self._debug and issubclass(type(sock), socket.socket):
-            self._listen(protocol_factory, sock, server, backlog, context.get("context"))
-            return
         timeouts = ssl_handshake_timeout, ssl_shutdown_timeout
+        tls = accept_settings(sslcontext, *timeouts) if sslcontext is not None else None
+        in_c = sslcontext is None or tls is not None
+        if in_c and not self._debug and issubclass(type(sock), socket.socket):
+            self._listen(protocol_factory, sock, server, backlog, context.get("context"), tls)
+            return
         super()._start_serving(protocol_factory, sock, sslcontext, server, backlog, *timeouts, **context)
 
     def _accept_connection(self, protocol_factory, sock, sslcontext=None, server=None, backlog=100,
                            ssl_handshake_timeout=constants.SSL_HANDSHAKE_TIMEOUT,
                            ssl_shutdown_timeout=constants.SSL_SHUTDOWN_TIMEOUT, context=None):
-        """Accept who waits now, for a server with TLS or in debug mode; C accepts the others."""
+        """Accept who waits now, in debug mode; C accepts otherwise."""
         timeouts = ssl_handshake_timeout, ssl_shutdown_timeout
         in_context = (context,) if _SERVERS_HAVE_CONTEXTS else ()
         for _ in range(backlog + 1):

@@ -479,6 +479,8 @@ static const size_t loop_object_fields[] = {
     offsetof(LoopObject, watcher),
     offsetof(LoopObject, signal_pipe),
     offsetof(LoopObject, job_queue),
+    offsetof(LoopObject, tls_incoming),
+    offsetof(LoopObject, tls_outgoing),
 };
 
 static inline PyObject **

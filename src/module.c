@@ -7,6 +7,7 @@
 #include "net/setup.h"
 #include "task/await.h"
 #include "task/task.h"
+#include "tls/tls.h"
 
 #ifndef FL_BUILD_KIND
 #define FL_BUILD_KIND "unknown"
@@ -92,6 +93,7 @@ module_exec(PyObject *module)
         || module_setup_tasks(module, state) < 0
         || fl_jobs_setup(module, state) < 0
         || fl_net_setup(module, state) < 0
+        || fl_tls_setup(module, state) < 0
         || fl_loop_type_setup(module, state) < 0)
     {
         return -1;

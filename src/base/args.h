@@ -27,6 +27,16 @@ fl_is_common_call(PyObject *const *args, Py_ssize_t nargs, Py_ssize_t least,
     return nargs >= least;
 }
 
+/* What a method returns that is an `int` function at heart. */
+static inline PyObject *
+fl_none_or_error(int rc)
+{
+    if (rc < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 /* Whether asyncio's transports take op for data. */
 static inline bool
 fl_is_data(PyObject *op)

@@ -28,6 +28,29 @@ state_import_optional(const char *module_name, const char *attribute,
     return 0;
 }
 
+/* asyncio itself does without where Python was built without OpenSSL. */
+static int
+state_import_ssl(fl_state *state)
+{
+    PyObject *module = PyImport_ImportModule("ssl");
+    if (module == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_ImportError)) {
+            return -1;
+        }
+        PyErr_Clear();
+        return 0;
+    }
+    Py_DECREF(module);
+#define FL_FILL(name, module, attribute)             \
+    state->name = state_import(module, attribute);   \
+    if (state->name == NULL) {                       \
+        return -1;                                   \
+    }
+    FL_SSL_IMPORTS(FL_FILL)
+#undef FL_FILL
+    return 0;
+}
+
 int
 fl_state_init(fl_state *state)
 {
@@ -49,7 +72,8 @@ fl_state_init(fl_state *state)
     FL_IMPORTS(FL_FILL)
 #undef FL_FILL
 
-    if (state_import_optional("asyncio.events", "_ThreadSafeHandle",
+    if (state_import_ssl(state) < 0
+        || state_import_optional("asyncio.events", "_ThreadSafeHandle",
                               &state->AsyncioThreadHandle) < 0
         || state_import_optional("_asyncio", "future_add_to_awaited_by",
                                  &state->add_to_awaited_by) < 0
@@ -70,7 +94,13 @@ fl_state_init(fl_state *state)
         state->AsyncioThreadHandle = Py_NewRef(state->AsyncioHandle);
     }
     state->kw_context = PyTuple_Pack(1, state->str_context);
-    return state->kw_context == NULL ? -1 : 0;
+    state->kw_wrap_bio =
+        Py_BuildValue("(ss)", "server_side", "server_hostname");
+    state->zero = PyLong_FromLong(0);
+    return state->kw_context == NULL || state->kw_wrap_bio == NULL
+                   || state->zero == NULL
+               ? -1
+               : 0;
 }
 
 int
@@ -81,6 +111,7 @@ fl_state_traverse(fl_state *state, visitproc visit, void *arg)
 #undef FL_VISIT
 #define FL_VISIT(name, module, attribute) Py_VISIT(state->name);
     FL_IMPORTS(FL_VISIT)
+    FL_SSL_IMPORTS(FL_VISIT)
 #undef FL_VISIT
     Py_VISIT(state->AsyncioThreadHandle);
     Py_VISIT(state->stream_data_received);
@@ -98,6 +129,7 @@ fl_state_traverse(fl_state *state, visitproc visit, void *arg)
 void
 fl_state_clear(fl_state *state)
 {
+    Py_CLEAR(state->tls_window);
     /* Freeing pooled memory looks at its type once more; and from the moment
        that the state knows no types, nothing goes into a pool. */
 #define FL_TAKE(name)                            \
@@ -114,6 +146,7 @@ fl_state_clear(fl_state *state)
 #undef FL_CLEAR
 #define FL_CLEAR(name, module, attribute) Py_CLEAR(state->name);
     FL_IMPORTS(FL_CLEAR)
+    FL_SSL_IMPORTS(FL_CLEAR)
 #undef FL_CLEAR
     Py_CLEAR(state->AsyncioThreadHandle);
     Py_CLEAR(state->stream_data_received);
@@ -130,7 +163,11 @@ fl_state_clear(fl_state *state)
     }
     PyMem_RawFree(state->datagram_arena);
     state->datagram_arena = NULL;
+    PyMem_RawFree(state->tls_space);
+    state->tls_space = NULL;
     Py_CLEAR(state->kw_context);
+    Py_CLEAR(state->kw_wrap_bio);
+    Py_CLEAR(state->zero);
     Py_CLEAR(state->stop);
     Py_CLEAR(state->stock_names);
 }

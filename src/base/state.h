@@ -30,7 +30,9 @@
     X(SockOp)       \
     X(DatagramTransport) \
     X(ReadPipeTransport) \
-    X(WritePipeTransport)
+    X(WritePipeTransport) \
+    X(TLSTransport) \
+    X(Window)
 
 /* Interned names of attributes and keywords. */
 #define FL_STRINGS(X)                                                   \
@@ -99,6 +101,26 @@
     X(result)                                                           \
     X(source_traceback)                                                 \
     X(throw)                                                            \
+    X(_force_close)                                                     \
+    X(_go_on)                                                           \
+    X(_sslobj)                                                          \
+    X(abort)                                                            \
+    X(call_later)                                                       \
+    X(cipher)                                                           \
+    X(compression)                                                      \
+    X(do_handshake)                                                     \
+    X(get_extra_info)                                                   \
+    X(getpeercert)                                                      \
+    X(is_closing)                                                       \
+    X(peercert)                                                         \
+    X(pending)                                                          \
+    X(read)                                                             \
+    X(resume_reading)                                                   \
+    X(ssl_object)                                                       \
+    X(sslcontext)                                                       \
+    X(unwrap)                                                           \
+    X(wrap_bio)                                                         \
+    X(write)                                                            \
     X(time)
 
 /* Objects of other modules, imported once: X(field, module, attribute). */
@@ -140,6 +162,19 @@
     X(tasks_module, "asyncio", "tasks")                                      \
     X(futures_module, "asyncio", "futures")
 
+/* The same for TLS, all NULL in a Python that has none. */
+#define FL_SSL_IMPORTS(X)                                                    \
+    X(CSSLSocket, "_ssl", "_SSLSocket")                                      \
+    X(MemoryBIO, "ssl", "MemoryBIO")                                         \
+    X(SSLContext, "ssl", "SSLContext")                                       \
+    X(SSLObject, "ssl", "SSLObject")                                         \
+    X(SSLError, "ssl", "SSLError")                                           \
+    X(SSLCertVerificationError, "ssl", "SSLCertVerificationError")           \
+    X(SSLSyscallError, "ssl", "SSLSyscallError")                             \
+    X(SSLWantReadError, "ssl", "SSLWantReadError")                           \
+    X(add_flowcontrol_defaults, "asyncio.sslproto",                          \
+      "add_flowcontrol_defaults")
+
 typedef struct fl_state {
 #define FL_FIELD(name) PyTypeObject *name##_type;
     FL_TYPES(FL_FIELD)
@@ -151,6 +186,7 @@ typedef struct fl_state {
 
 #define FL_FIELD(name, module, attribute) PyObject *name;
     FL_IMPORTS(FL_FIELD)
+    FL_SSL_IMPORTS(FL_FIELD)
 #undef FL_FIELD
 
     /* events._ThreadSafeHandle where it exists (3.14), else events.Handle. */
@@ -170,6 +206,8 @@ typedef struct fl_state {
 
     /* Keyword tuples of calls that C makes. */
     PyObject *kw_context;            /* ("context",) */
+    PyObject *kw_wrap_bio;           /* ("server_side", "server_hostname") */
+    PyObject *zero;
 
     /* The class that fastloop._loop builds on Loop; NULL until it did.
        Borrowed for comparing only: the package keeps it alive. */
@@ -184,6 +222,7 @@ typedef struct fl_state {
     bool allocator_is_calm;         /* see net/transport_make.c */
     bool socket_fd_ok;              /* fl_socket_fd may look into a socket */
     bool servers_know_clients;      /* Server._attach takes the transport */
+    bool tls_closes_with_lower;     /* is_closing() asks the one below */
     bool context_ok;                /* and contexts as base/context.h says */
     ptrdiff_t context_watchers_offset;  /* in the interpreter state (3.14) */
     ptrdiff_t running_task_offset;  /* in the thread state (3.14), or 0 */
@@ -200,6 +239,14 @@ typedef struct fl_state {
     int (*set_result_quickly)(struct fl_state *state, PyObject *loop,
                               PyObject *future, PyObject *result);
 
+    /* Ciphertext for a TLSTransport, from the socket below it. */
+    int (*tls_receive)(struct fl_state *state, PyObject *op,
+                       const char *bytes, size_t len);
+    /* A TLSTransport for an accepted connection; settings as listener.c has
+       them. */
+    PyObject *(*tls_accept)(struct fl_state *state, PyObject *loop,
+                            PyObject *protocol, PyObject *settings);
+
     size_t steps;  /* of coroutines, that are going on */
 
     /* The StopIteration that await.c uses again, or NULL.  Owned. */
@@ -211,6 +258,8 @@ typedef struct fl_state {
     /* Buffers that sockets are read into: net/readbuf.h.  Owned. */
     PyObject *readbufs[FL_READBUFS];
     char *datagram_arena;  /* see net/datagram.c */
+    char *tls_space;       /* see net/socket.c; lent out during a read */
+    PyObject *tls_window;  /* see tls/engine.c; the same.  Owned. */
 
     fl_pool handles;
     fl_pool timers;

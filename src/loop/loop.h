@@ -85,6 +85,7 @@ typedef struct {
     unsigned int overrides_tag; /* the type's version when they were found */
     bool types_patched;         /* asyncio.tasks.Task or Future was replaced */
     bool iterating;             /* inside fl_loop_iterate */
+    bool in_ssl;                /* OpenSSL is at work: tls/tls.h */
     unsigned long thread_id;    /* of the thread that runs the loop, or 0 */
     uint64_t forks;             /* state->forks when the loop was made */
 
@@ -115,6 +116,8 @@ typedef struct {
     PyObject *watcher;
     PyObject *signal_pipe;
     PyObject *job_queue;
+    PyObject *tls_incoming;     /* of all TLS connections: tls/engine.c */
+    PyObject *tls_outgoing;
     double slow_callback_duration;
     bool asyncgens_shutdown_called;
     bool executor_shutdown_called;

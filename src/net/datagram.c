@@ -654,7 +654,7 @@ fl_datagram_setup(PyObject *module, fl_state *state)
     Py_DECREF(bases);
     return state->DatagramTransport_type == NULL
                ? -1
-               : fl_transport_copy_constants(
+               : fl_transport_copy_selector(
                      state, state->DatagramTransport_type,
                      "_SelectorDatagramTransport",
                      (const char *const[]){"max_size", NULL});

@@ -34,6 +34,7 @@ typedef struct {
     int backlog;
     int proto;
     uint8_t family;
+    PyObject *tls;      /* (context, handshake and shutdown timeout), or NULL */
     fl_address name;    /* bound to, unless that is a wildcard */
     bool came_alone;    /* the last one: see listener_readable */
     bool own_contexts;  /* each transport keeps its copy (3.15) */
@@ -77,6 +78,10 @@ listener_introduce(TransportObject *self, ListenerObject *listener)
 {
     fl_state *state = fl_transport_state(self);
     PyObject *protocol = PyObject_CallNoArgs(listener->factory);
+    if (protocol != NULL && listener->tls != NULL) {
+        Py_SETREF(protocol, state->tls_accept(state, self->loop, protocol,
+                                              listener->tls));
+    }
     if (protocol == NULL) {
         return -1;
     }
@@ -298,6 +303,7 @@ listener_traverse(PyObject *op, visitproc visit, void *arg)
     Py_VISIT(self->sock);
     Py_VISIT(self->server);
     Py_VISIT(self->context);
+    Py_VISIT(self->tls);
     return 0;
 }
 
@@ -310,6 +316,7 @@ listener_clear(PyObject *op)
     Py_CLEAR(self->sock);
     Py_CLEAR(self->server);
     Py_CLEAR(self->context);
+    Py_CLEAR(self->tls);
     return 0;
 }
 
@@ -351,16 +358,16 @@ listener_ask_socket(ListenerObject *self)
 }
 
 const char fl_loop_listen_doc[] =
-    "_listen($self, factory, sock, server, backlog, context, /)\n--\n\n"
-    "Accept plain connections.";
+    "_listen($self, factory, sock, server, backlog, context, tls, /)\n--\n\n"
+    "Accept connections, with TLS unless the last argument is None.";
 
 PyObject *
 fl_loop_py_listen(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
 {
     LoopObject *loop = (LoopObject *)op;
     fl_state *state = loop->state;
-    if (nargs != 5) {
-        PyErr_SetString(PyExc_TypeError, "_listen() takes five arguments");
+    if (nargs != 6) {
+        PyErr_SetString(PyExc_TypeError, "_listen() takes six arguments");
         return NULL;
     }
     long backlog = PyLong_AsLong(args[3]);
@@ -388,6 +395,7 @@ fl_loop_py_listen(PyObject *op, PyObject *const *args, Py_ssize_t nargs)
     self->factory = Py_NewRef(args[0]);
     self->sock = Py_NewRef(args[1]);
     self->server = args[2] == Py_None ? NULL : Py_NewRef(args[2]);
+    self->tls = args[5] == Py_None ? NULL : Py_NewRef(args[5]);
     self->own_contexts = args[4] != Py_None;
     self->context = self->own_contexts ? Py_NewRef(args[4])
                                        : PyContext_CopyCurrent();

@@ -320,15 +320,6 @@ static const fl_channel_ops pipe_ops = {
 /* --- Methods --------------------------------------------------------------*/
 
 static PyObject *
-pipe_none_or_error(int rc)
-{
-    if (rc < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *
 pipe_py_set_protocol(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                      PyObject *names)
 {
@@ -345,7 +336,7 @@ pipe_py_set_protocol(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
 static PyObject *
 pipe_py_close_now(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    return pipe_none_or_error(pipe_close((TransportObject *)op, NULL));
+    return fl_none_or_error(pipe_close((TransportObject *)op, NULL));
 }
 
 static PyObject *
@@ -356,7 +347,7 @@ pipe_py_write_eof(PyObject *op, PyObject *Py_UNUSED(ignored))
         Py_RETURN_NONE;
     }
     self->closing = true;
-    return pipe_none_or_error(
+    return fl_none_or_error(
         fl_writeq_is_empty(&self->queue) ? pipe_close(self, NULL) : 0);
 }
 
@@ -367,7 +358,7 @@ pipe_py_write(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     PyObject *data = fl_one_argument("write", "data", args, nargs, names);
     return data == NULL
                ? NULL
-               : pipe_none_or_error(pipe_write((TransportObject *)op, data));
+               : fl_none_or_error(pipe_write((TransportObject *)op, data));
 }
 
 static PyObject *
@@ -379,19 +370,19 @@ pipe_py_can_write_eof(PyObject *Py_UNUSED(op), PyObject *Py_UNUSED(ignored))
 static PyObject *
 pipe_py_read_ready(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    return pipe_none_or_error(pipe_read_ready((TransportObject *)op));
+    return fl_none_or_error(pipe_read_ready((TransportObject *)op));
 }
 
 static PyObject *
 pipe_py_peer_closed(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    return pipe_none_or_error(pipe_peer_closed((TransportObject *)op));
+    return fl_none_or_error(pipe_peer_closed((TransportObject *)op));
 }
 
 static PyObject *
 pipe_py_write_ready(PyObject *op, PyObject *Py_UNUSED(ignored))
 {
-    return pipe_none_or_error(pipe_write_ready((TransportObject *)op));
+    return fl_none_or_error(pipe_write_ready((TransportObject *)op));
 }
 
 #define PIPE_SET_PROTOCOL                                              \
@@ -615,7 +606,7 @@ fl_pipe_setup(PyObject *module, fl_state *state)
     PyObject *bases =
         PyTuple_Pack(2, state->FlowControlMixin, state->WriteTransport);
     if (state->ReadPipeTransport_type == NULL || bases == NULL
-        || fl_transport_copy_constants(
+        || fl_transport_copy_selector(
                state, state->ReadPipeTransport_type, "_SelectorTransport",
                (const char *const[]){"max_size", NULL})
                < 0)

@@ -9,12 +9,20 @@
 #include <netinet/tcp.h>
 
 #include "base/args.h"
+#include "net/deliver.h"
 #include "net/reader.h"
 #include "net/sockobj.h"
 #include "os/sockcall.h"
 
+/* So much ciphertext is read at once: four records of full length, which the
+   processor's caches still hold when they are decrypted (benchmarks/network,
+   TLS upload). */
+#define FL_TLS_SPACE 65536
+
 static const char socket_feeding_failed[] =
     "Fatal error: protocol.data_received() call failed.";
+static const char socket_updating_failed[] =
+    "Fatal error: protocol.buffer_updated() call failed.";
 
 /* --- Reading --------------------------------------------------------------*/
 
@@ -78,28 +86,13 @@ socket_nothing_read(TransportObject *self, ssize_t n)
                         self, "Fatal read error on socket transport");
 }
 
-/* Hands on what was read: into a StreamReader, or to data_received. */
+/* Hands on what was read. */
 static int
 socket_deliver(TransportObject *self, fl_loan *loan, size_t n)
 {
-    fl_state *state = fl_transport_state(self);
-    int fed = 0;
-    if (self->read_mode == FL_READ_STREAM) {
-        fed = fl_reader_feed(state, self->protocol, fl_readbuf_space(loan), n);
-        if (fed > 0) {
-            fl_readbuf_learn(&self->habit, loan, n);
-        }
-    }
-    if (fed == 0) {
-        PyObject *result =
-            fl_readbuf_fill(state, &self->habit, loan, n) < 0
-                ? NULL
-                : fl_transport_call_protocol(self, state->str_data_received,
-                                             loan->data);
-        fed = result == NULL ? -1 : 1;
-        Py_XDECREF(result);
-    }
-    return fed < 0 ? fl_transport_fatal(self, socket_feeding_failed) : 0;
+    return fl_deliver(self, &self->habit, loan, n) < 0
+               ? fl_transport_fatal(self, socket_feeding_failed)
+               : 0;
 }
 
 /* _read_ready__data_received */
@@ -132,30 +125,6 @@ socket_read_data(TransportObject *self)
     }
     fl_readbuf_done(state, &self->habit, &loan);
     return rc;
-}
-
-/* get_buffer(-1), with asyncio's look at its length. */
-static PyObject *
-socket_get_buffer(TransportObject *self)
-{
-    fl_state *state = fl_transport_state(self);
-    PyObject *hint = PyLong_FromLong(-1);
-    if (hint == NULL) {
-        return NULL;
-    }
-    PyObject *buf =
-        fl_transport_call_protocol(self, state->str_get_buffer, hint);
-    Py_DECREF(hint);
-    Py_ssize_t len = buf == NULL ? -1 : PyObject_Size(buf);
-    if (len > 0) {
-        return buf;
-    }
-    if (len == 0) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "get_buffer() returned an empty buffer");
-    }
-    Py_XDECREF(buf);
-    return NULL;
 }
 
 /* sock.recv_into(buf) */
@@ -196,7 +165,7 @@ socket_receive_into(TransportObject *self, PyObject *buf)
 static int
 socket_read_buffered(TransportObject *self)
 {
-    PyObject *buf = socket_get_buffer(self);
+    PyObject *buf = fl_deliver_get_buffer(self, -1);
     if (buf == NULL) {
         return fl_transport_fatal(
             self, "Fatal error: protocol.get_buffer() call failed.");
@@ -206,19 +175,45 @@ socket_read_buffered(TransportObject *self)
     if (FL_UNLIKELY(n <= 0)) {
         return socket_nothing_read(self, n);
     }
-    PyObject *count = PyLong_FromSsize_t(n);
-    PyObject *result =
-        count == NULL ? NULL
-                      : fl_transport_call_protocol(
-                            self, fl_transport_state(self)->str_buffer_updated,
-                            count);
-    Py_XDECREF(count);
-    if (result == NULL) {
-        return fl_transport_fatal(
-            self, "Fatal error: protocol.buffer_updated() call failed.");
+    return fl_deliver_updated(self, n) < 0
+               ? fl_transport_fatal(self, socket_updating_failed)
+               : 0;
+}
+
+/* For a TLSTransport: into memory that all connections use in turn. */
+static int
+socket_read_tls(TransportObject *self)
+{
+    fl_state *state = fl_transport_state(self);
+    char *space = state->tls_space;
+    state->tls_space = NULL;
+    if (space == NULL) {
+        space = PyMem_RawMalloc(FL_TLS_SPACE);
+        if (space == NULL) {
+            PyErr_NoMemory();
+            return socket_nothing_read(self, -1);
+        }
     }
-    Py_DECREF(result);
-    return 0;
+    ssize_t n = socket_receive(self, space, FL_TLS_SPACE);
+    int rc = 0;
+    if (FL_LIKELY(n > 0)) {
+        PyObject *protocol = Py_NewRef(self->protocol);
+        if (state->tls_receive(state, protocol, space, (size_t)n) < 0) {
+            rc = fl_transport_fatal(self, socket_updating_failed);
+        }
+        Py_DECREF(protocol);
+    }
+    else {
+        rc = socket_nothing_read(self, n);
+    }
+    /* Another thread's loop may have made its own meanwhile. */
+    if (state->tls_space == NULL) {
+        state->tls_space = space;
+    }
+    else {
+        PyMem_RawFree(space);
+    }
+    return rc;
 }
 
 static int
@@ -227,8 +222,14 @@ socket_read_ready(TransportObject *self)
     if (FL_UNLIKELY(self->lost > 0 || self->loop == NULL)) {
         return 0;
     }
-    return self->read_mode == FL_READ_BUFFERED ? socket_read_buffered(self)
-                                               : socket_read_data(self);
+    switch (self->read_mode) {
+    case FL_READ_BUFFERED:
+        return socket_read_buffered(self);
+    case FL_READ_TLS:
+        return socket_read_tls(self);
+    default:
+        return socket_read_data(self);
+    }
 }
 
 /* --- Closing --------------------------------------------------------------*/
@@ -328,24 +329,6 @@ static const fl_channel_ops socket_ops = {
 
 /* --- Methods --------------------------------------------------------------*/
 
-static int
-socket_set_protocol(TransportObject *self, PyObject *protocol)
-{
-    int buffered = PyObject_IsInstance(protocol,
-                                       fl_transport_state(self)->BufferedProtocol);
-    if (buffered < 0) {
-        return -1;
-    }
-    self->read_mode =
-        buffered ? FL_READ_BUFFERED
-        : fl_reader_is_candidate(fl_transport_state(self), protocol)
-            ? FL_READ_STREAM
-            : FL_READ_DATA;
-    self->protocol_connected = true;
-    Py_XSETREF(self->protocol, Py_NewRef(protocol));
-    return 0;
-}
-
 static PyObject *
 socket_py_set_protocol(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                        PyObject *names)
@@ -353,7 +336,7 @@ socket_py_set_protocol(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
     PyObject *protocol =
         fl_one_argument("set_protocol", "protocol", args, nargs, names);
     if (protocol == NULL
-        || socket_set_protocol((TransportObject *)op, protocol) < 0) {
+        || fl_deliver_to((TransportObject *)op, protocol) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -449,7 +432,7 @@ fl_socket_new(LoopObject *loop, int fd, PyObject *file, PyObject *protocol,
     self->is_socket = true;
     self->extra = Py_XNewRef(extra);
     self->context = Py_XNewRef(context);
-    int rc = socket_set_protocol(self, protocol);
+    int rc = fl_deliver_to(self, protocol);
     if (rc == 0) {
         rc = fl_transport_own(self, loop, fd);
     }
@@ -472,7 +455,7 @@ int
 fl_socket_adopt(TransportObject *self, PyObject *protocol)
 {
     self->ops = &socket_ops;
-    return socket_set_protocol(self, protocol);
+    return fl_deliver_to(self, protocol);
 }
 
 static PyObject *
@@ -549,7 +532,7 @@ fl_socket_setup(PyObject *module, fl_state *state)
     if (state->SocketTransport_type == NULL) {
         return -1;
     }
-    return fl_transport_copy_constants(
+    return fl_transport_copy_selector(
         state, state->SocketTransport_type, "_SelectorSocketTransport",
         (const char *const[]){"_sendfile_compatible", "_start_tls_compatible",
                               "max_size", NULL});

@@ -4,13 +4,6 @@
 
 #include "net/transport.h"
 
-/* How received data goes to the protocol (TransportObject.read_mode). */
-enum {
-    FL_READ_DATA,      /* data_received(bytes) */
-    FL_READ_BUFFERED,  /* into get_buffer(), then buffer_updated(n) */
-    FL_READ_STREAM,    /* into a StreamReader, as long as all is asyncio's */
-};
-
 int fl_socket_setup(PyObject *module, fl_state *state) FL_RAISES;
 
 /* A transport around a connected, non-blocking descriptor, which it owns from
@@ -31,6 +24,10 @@ int fl_socket_flush(LoopObject *loop, PyObject *op) FL_RAISES;
 
 /* Sends what is held back, now.  Runs Python. */
 int fl_socket_flush_held(TransportObject *self) FL_RAISES;
+
+/* Sends bytes that the layer above has held back already, behind what is held
+   here.  Runs Python. */
+int fl_socket_send(TransportObject *self, PyObject *bytes) FL_RAISES;
 
 /* The poller found the socket writable. */
 int fl_socket_write_ready(TransportObject *self) FL_RAISES;

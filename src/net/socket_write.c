@@ -13,12 +13,6 @@
 #include "base/args.h"
 #include "os/sockcall.h"
 
-/* So much is held back at most; and a first write of so much is not: it is
-   worth its own system call, and the buffer that it is in may be needed for
-   reading (benchmarks/network, 10 KiB echo). */
-#define SOCKET_HOLD_BYTES 65536
-#define SOCKET_HOLD_FIRST 8192
-
 /* Several small pieces are copied together: one buffer is cheaper for the
    kernel than a list of them. */
 #define SOCKET_JOIN_BYTES 4096
@@ -192,25 +186,15 @@ fl_socket_write_ready(TransportObject *self)
 
 /* --- Writing --------------------------------------------------------------*/
 
-/* Whether len bytes more may wait for the end of the turn. */
-static bool
-socket_may_hold(TransportObject *self, size_t len)
-{
-    LoopObject *loop = (LoopObject *)self->loop;
-    size_t size = self->queue.size + len;
-    return loop->iterating && !loop->polling && size <= SOCKET_HOLD_BYTES
-           && size <= (size_t)self->high_water;
-}
-
 /* The queue, to which something was added, is empty otherwise or held. */
 static int
 socket_hold_or_send(TransportObject *self)
 {
     if (self->held) {
-        return socket_may_hold(self, 0) ? 0 : fl_socket_flush_held(self);
+        return fl_transport_may_hold(self, 0) ? 0 : fl_socket_flush_held(self);
     }
     self->held = true;
-    if (socket_may_hold(self, 0)) {
+    if (fl_transport_may_hold(self, 0)) {
         if (FL_LIKELY(fl_hold((LoopObject *)self->loop, (PyObject *)self)
                       == 0))
         {
@@ -264,7 +248,7 @@ socket_write_buffer(TransportObject *self, PyObject *data, const char *bytes,
 {
     bool waiting = !fl_writeq_is_empty(&self->queue) && !self->held;
     if (!waiting && !self->held
-        && (len >= SOCKET_HOLD_FIRST || !socket_may_hold(self, len)))
+        && (len >= FL_HOLD_FIRST || !fl_transport_may_hold(self, len)))
     {
         return socket_write_through(self, data, bytes, len);
     }
@@ -273,6 +257,23 @@ socket_write_buffer(TransportObject *self, PyObject *data, const char *bytes,
     }
     return waiting ? fl_transport_maybe_pause(self, self->queue.size)
                    : socket_hold_or_send(self);
+}
+
+int
+fl_socket_send(TransportObject *self, PyObject *bytes)
+{
+    if (self->lost > 0 || self->loop == NULL) {
+        return fl_transport_write_lost(self, socket_write_ignored);
+    }
+    if (!self->held && fl_writeq_is_empty(&self->queue)) {
+        return socket_write_through(self, bytes, PyBytes_AS_STRING(bytes),
+                                    (size_t)PyBytes_GET_SIZE(bytes));
+    }
+    if (fl_writeq_put(&self->queue, bytes, 0) < 0) {
+        return -1;
+    }
+    return self->held ? fl_socket_flush_held(self)
+                      : fl_transport_maybe_pause(self, self->queue.size);
 }
 
 /* asyncio words the refusal; its first statement is the check. */

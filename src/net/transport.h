@@ -50,7 +50,7 @@ typedef struct {
 
     int proto;             /* ... and family, of a socket without an object */
     uint8_t family;
-    uint8_t read_mode;     /* how data goes to the protocol: stream.c */
+    uint8_t read_mode;     /* how data goes to the protocol: deliver.h */
     bool closing : 1;
     bool paused : 1;             /* pause_reading() */
     bool reading : 1;            /* the watcher has us as reader */
@@ -97,10 +97,14 @@ int fl_transport_ask_fd(LoopObject *loop, PyObject *file) FL_RAISES;
    it is closed. */
 int fl_transport_keep_names(TransportObject *self) FL_RAISES;
 
-/* Class attributes that are to be as in asyncio's class `like`.  names ends
+/* Class attributes that are to be as in asyncio's class `model`.  names ends
    with NULL. */
-int fl_transport_copy_constants(fl_state *state, PyTypeObject *type,
-                                const char *like, const char *const *names)
+int fl_transport_copy_constants(PyTypeObject *type, PyObject *model,
+                                const char *const *names) FL_RAISES;
+
+/* The same by the name of a class in asyncio.selector_events. */
+int fl_transport_copy_selector(fl_state *state, PyTypeObject *type,
+                               const char *like, const char *const *names)
     FL_RAISES;
 
 /* Takes possession of fd.  On failure the descriptor stays the caller's. */
@@ -168,6 +172,22 @@ int fl_transport_run(LoopObject *loop, TransportObject *self,
 int fl_transport_report(TransportObject *self, const char *method) FL_RAISES;
 
 /* --- Flow control ---------------------------------------------------------*/
+
+/* So much is held back at most; and a first write of so much is not: it is
+   worth its own system call, and the buffer that it is in may be needed for
+   reading (benchmarks/network, 10 KiB echo). */
+#define FL_HOLD_BYTES 65536
+#define FL_HOLD_FIRST 8192
+
+/* Whether len bytes more may wait for the end of the turn. */
+static inline bool
+fl_transport_may_hold(const TransportObject *self, size_t len)
+{
+    const LoopObject *loop = (const LoopObject *)self->loop;
+    size_t size = self->queue.size + len;
+    return loop->iterating && !loop->polling && size <= FL_HOLD_BYTES
+           && size <= (size_t)self->high_water;
+}
 
 /* The bytes that asyncio would have in its buffer now. */
 static inline size_t

@@ -196,11 +196,10 @@ fl_transport_ask_fd(LoopObject *loop, PyObject *file)
 }
 
 int
-fl_transport_copy_constants(fl_state *state, PyTypeObject *type,
-                            const char *like, const char *const *names)
+fl_transport_copy_constants(PyTypeObject *type, PyObject *model,
+                            const char *const *names)
 {
-    PyObject *model = PyObject_GetAttrString(state->selector_events, like);
-    int rc = model == NULL ? -1 : 0;
+    int rc = 0;
     for (; rc == 0 && *names != NULL; names++) {
         PyObject *value = PyObject_GetAttrString(model, *names);
         rc = value == NULL
@@ -208,6 +207,16 @@ fl_transport_copy_constants(fl_state *state, PyTypeObject *type,
                  : PyObject_SetAttrString((PyObject *)type, *names, value);
         Py_XDECREF(value);
     }
+    return rc;
+}
+
+int
+fl_transport_copy_selector(fl_state *state, PyTypeObject *type,
+                           const char *like, const char *const *names)
+{
+    PyObject *model = PyObject_GetAttrString(state->selector_events, like);
+    int rc = model == NULL ? -1
+                           : fl_transport_copy_constants(type, model, names);
     Py_XDECREF(model);
     return rc;
 }
