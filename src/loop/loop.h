@@ -86,6 +86,7 @@ typedef struct {
     bool types_patched;         /* asyncio.tasks.Task or Future was replaced */
     bool iterating;             /* inside fl_loop_iterate */
     bool in_ssl;                /* OpenSSL is at work: tls/tls.h */
+    bool tls_exposed;           /* Python has seen an ssl object of ours */
     unsigned long thread_id;    /* of the thread that runs the loop, or 0 */
     uint64_t forks;             /* state->forks when the loop was made */
 

@@ -237,6 +237,7 @@ tls_find_info(TLSObject *self, PyObject *name)
         return NULL;
     }
     if (PyUnicode_Compare(name, state->str_ssl_object) == 0) {
+        fl_tls_expose(self);
         return Py_NewRef(self->object);
     }
     if (PyUnicode_Compare(name, state->str_peercert) == 0) {

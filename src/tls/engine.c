@@ -201,11 +201,37 @@ fl_tls_take_outgoing(TLSObject *self, bool sure)
     return engine_empty(self, self->outgoing);
 }
 
+/* Whether the context calls Python back, and shows it the ssl object. */
+static int
+engine_has_callbacks(TLSObject *self)
+{
+    const char *names[] = {"sni_callback", "_msg_callback"};
+    int has = 0;
+    for (size_t i = 0; has == 0 && i < sizeof(names) / sizeof(names[0]); i++) {
+        PyObject *callback = PyObject_GetAttrString(self->context, names[i]);
+        has = callback == NULL ? -1 : callback != Py_None;
+        Py_XDECREF(callback);
+    }
+    return has;
+}
+
 int
-fl_tls_engine_begin(TLSObject *self)
+fl_tls_engine_watch(TLSObject *self)
+{
+    LoopObject *loop = fl_transport_loop(&self->base);
+    int has = !self->shared || loop->tls_exposed ? 0
+                                                 : engine_has_callbacks(self);
+    if (has > 0) {
+        loop->tls_exposed = true;
+    }
+    return has < 0 ? -1 : 0;
+}
+
+int
+fl_tls_engine_clean(TLSObject *self)
 {
     PyObject *bios[2] = {self->incoming, self->outgoing};
-    for (int i = 0; i < 2 && self->shared; i++) {
+    for (int i = 0; i < 2; i++) {
         Py_ssize_t pending = engine_pending(self, bios[i]);
         PyObject *stray = pending > 0 ? engine_empty(self, bios[i]) : NULL;
         if (pending < 0 || (pending > 0 && stray == NULL)) {
@@ -242,22 +268,33 @@ fl_tls_engine_feed(TLSObject *self)
     return 1;
 }
 
-/* OpenSSL was given a record: what it did not want of it is the connection's,
-   and must not be in the BIO when that is another's turn. */
-static int
-engine_take_back(TLSObject *self)
+/* What OpenSSL did not want of the record that it was given is the
+   connection's, and must not be in the BIO when that is another's turn.
+   Returns rc, which is what OpenSSL was called with; its exception is kept. */
+static ssize_t
+engine_take_back(TLSObject *self, ssize_t rc)
 {
-    self->fed = false;
-    Py_ssize_t pending = engine_pending(self, self->incoming);
-    if (pending <= 0) {
-        return (int)pending;
+    if (!self->fed) {
+        return rc;
     }
-    PyObject *data = engine_empty(self, self->incoming);
-    int rc = data == NULL
-                 ? -1
-                 : fl_tls_unread_return(self, PyBytes_AS_STRING(data),
-                                        (size_t)PyBytes_GET_SIZE(data));
+    self->fed = false;
+    PyObject *raised = rc == -1 ? fl_take_raised() : NULL;
+    Py_ssize_t pending = engine_pending(self, self->incoming);
+    PyObject *data =
+        pending > 0 ? engine_empty(self, self->incoming) : NULL;
+    if (pending < 0 || (pending > 0 && data == NULL)
+        || (data != NULL
+            && fl_tls_unread_return(self, PyBytes_AS_STRING(data),
+                                    (size_t)PyBytes_GET_SIZE(data))
+                   < 0))
+    {
+        rc = -1;
+    }
     Py_XDECREF(data);
+    if (raised != NULL) {
+        PyErr_Clear();
+        fl_put_raised(raised);
+    }
     return rc;
 }
 
@@ -291,17 +328,6 @@ engine_call(TLSObject *self, PyObject *name, PyObject *const *args,
     ssize_t rc = *result != NULL           ? 0
                  : engine_must_wait(state) ? FL_TLS_LATER
                                            : -1;
-    if (FL_UNLIKELY(self->fed)) {
-        PyObject *raised = rc == -1 ? fl_take_raised() : NULL;
-        if (engine_take_back(self) < 0) {
-            Py_CLEAR(*result);
-            rc = -1;
-        }
-        if (raised != NULL) {
-            PyErr_Clear();
-            fl_put_raised(raised);
-        }
-    }
     return rc;
 }
 
@@ -349,12 +375,9 @@ engine_read_bytes(TLSObject *self, char *space, size_t size)
     return n;
 }
 
-ssize_t
-fl_tls_engine_read(TLSObject *self, char *space, size_t size)
+static ssize_t
+engine_read_into(TLSObject *self, char *space, size_t size)
 {
-    if (FL_UNLIKELY(!self->native)) {
-        return engine_read_bytes(self, space, size);
-    }
     fl_state *state = fl_tls_state(self);
     PyObject *window = window_open(state, space, size, true);
     if (window == NULL) {
@@ -372,6 +395,18 @@ fl_tls_engine_read(TLSObject *self, char *space, size_t size)
         Py_DECREF(result);
     }
     return n;
+}
+
+ssize_t
+fl_tls_engine_read(TLSObject *self, char *space, size_t size)
+{
+    ssize_t n = FL_LIKELY(self->native) ? engine_read_into(self, space, size)
+                                        : engine_read_bytes(self, space, size);
+    if (FL_LIKELY(n > 0 || n == FL_TLS_LATER)) {
+        self->fed = false;  /* it went through the record, to its end */
+        return n;
+    }
+    return engine_take_back(self, n);
 }
 
 ssize_t
@@ -407,7 +442,7 @@ fl_tls_engine_call(TLSObject *self, PyObject *name)
     ssize_t n =
         engine_call(self, name, (PyObject *[]){self->object}, 1, &result);
     Py_XDECREF(result);
-    return (int)n;
+    return (int)engine_take_back(self, n);
 }
 
 int

@@ -66,7 +66,9 @@ fl_tls_do_handshake(TLSObject *self)
     if (fl_tls_is_busy(self)) {
         return fl_tls_put_off(self);
     }
-    int rc = fl_tls_engine_begin(self) < 0 ? -1 : handshake_advance(self);
+    int rc = fl_tls_engine_watch(self) < 0 || fl_tls_engine_begin(self) < 0
+                 ? -1
+                 : handshake_advance(self);
     /* As on asyncio, the last flight leaves with what connection_made() says,
        or not at all if that aborts. */
     rc = rc == 0 ? fl_tls_seal(self) : (int)fl_tls_settle(self, rc);

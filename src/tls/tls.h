@@ -130,9 +130,31 @@ fl_tls_is_busy(const TLSObject *self)
     return loop != NULL && loop->in_ssl;
 }
 
-/* Drops what somebody left in the BIOs who called methods of an ssl_object by
-   himself: it is not known whose it is.  Before each use of OpenSSL. */
-int fl_tls_engine_begin(TLSObject *self) FL_RAISES;
+/* Before each use of OpenSSL: drops what somebody left in the BIOs who called
+   methods of an ssl_object by himself; it is not known whose it is.  Only if
+   there is anybody who was shown one. */
+int fl_tls_engine_clean(TLSObject *self) FL_RAISES;
+
+static inline int
+fl_tls_engine_begin(TLSObject *self)
+{
+    const LoopObject *loop = (const LoopObject *)self->base.loop;
+    return FL_LIKELY(!loop->tls_exposed || !self->shared)
+               ? 0
+               : fl_tls_engine_clean(self);
+}
+
+static inline void
+fl_tls_expose(TLSObject *self)
+{
+    if (self->base.loop != NULL) {
+        ((LoopObject *)self->base.loop)->tls_exposed = true;
+    }
+}
+
+/* Finds out whether the context's callbacks are to be shown it.  Runs
+   Python. */
+int fl_tls_engine_watch(TLSObject *self) FL_RAISES;
 
 /* Puts the next record into `incoming`, for the next call of OpenSSL.  1: it
    is there.  0: none is complete. */

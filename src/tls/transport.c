@@ -240,6 +240,15 @@ tls_get_loop(PyObject *op, void *Py_UNUSED(closure))
     return Py_NewRef(loop == NULL ? Py_None : loop);
 }
 
+/* An ssl object: the closure says where in the struct. */
+static PyObject *
+tls_get_exposed(PyObject *op, void *closure)
+{
+    PyObject *object = *(PyObject **)((char *)op + (uintptr_t)closure);
+    fl_tls_expose((TLSObject *)op);
+    return Py_NewRef(object == NULL ? Py_None : object);
+}
+
 enum { FLAG_CLOSED, FLAG_PROTOCOL_PAUSED };
 
 static PyObject *
@@ -258,9 +267,6 @@ static PyMemberDef tls_members[] = {
     {"_conn_lost", T_UINT, offsetof(TransportObject, lost), READONLY},
     {"_transport", T_OBJECT, offsetof(TLSObject, lower), READONLY},
     {"_sslcontext", T_OBJECT, offsetof(TLSObject, context), READONLY},
-    {"_sslobj", T_OBJECT, offsetof(TLSObject, object), READONLY},
-    {"_incoming", T_OBJECT, offsetof(TLSObject, incoming), READONLY},
-    {"_outgoing", T_OBJECT, offsetof(TLSObject, outgoing), READONLY},
     {NULL},
 };
 
@@ -272,6 +278,12 @@ static PyGetSetDef tls_getset[] = {
                "below."),
      NULL},
     {"_app_protocol", tls_get_protocol, NULL, NULL, NULL},
+    {"_sslobj", tls_get_exposed, NULL, NULL,
+     (void *)offsetof(TLSObject, object)},
+    {"_incoming", tls_get_exposed, NULL, NULL,
+     (void *)offsetof(TLSObject, incoming)},
+    {"_outgoing", tls_get_exposed, NULL, NULL,
+     (void *)offsetof(TLSObject, outgoing)},
     {"_closed", tls_get_flag, NULL, NULL, (void *)FLAG_CLOSED},
     {"_protocol_paused", tls_get_flag, NULL, NULL,
      (void *)FLAG_PROTOCOL_PAUSED},
