@@ -9,7 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.loops import OURS, PEERS, REFERENCE
 from benchmarks.targets import TARGETS, Target
-from benchmarks.workloads import WORKLOADS
+from benchmarks.workloads import WORKLOADS, Workload
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKER = Path(__file__).resolve().parent / "worker.py"
@@ -214,9 +214,10 @@ def measure(
     loops: Sequence[str],
     settings: Settings,
     progress: Callable[[str], None] = lambda text: None,
+    workloads: Mapping[str, Workload] = WORKLOADS,
 ) -> Row:
     """Run one workload on the loops, a round at a time. The workers are new, so that no other workload's heap shows."""
-    workload = WORKLOADS[name]
+    workload = workloads[name]
     reduced = settings.quick and workload.quick_unit is not None
     unit = workload.quick_unit if reduced and workload.quick_unit else workload.unit
     row = Row(name, {loop: Cell() for loop in loops}, reduced)

@@ -21,8 +21,10 @@ from typing import Any
 
 from benchmarks import loops
 from benchmarks.clock import own_time_ns, waited
+from benchmarks.processes.workloads import WORKLOADS as PROCESSES
 from benchmarks.workloads import WORKLOADS, Workload
 
+ALL = WORKLOADS | PROCESSES
 WARM_UP = 1000  # operations
 
 
@@ -67,7 +69,7 @@ def calibrate(make_loop: loops.LoopFactory, workload: Workload, unit: int, durat
 
 
 def answer(make_loop: loops.LoopFactory, request: dict[str, Any]) -> dict[str, Any]:
-    workload = WORKLOADS[request["workload"]]
+    workload = ALL[request["workload"]]
     if "duration" in request:
         return {"n": calibrate(make_loop, workload, request["unit"], request["duration"])}
     start, kept_waiting = perf_counter_ns(), waited()
@@ -100,7 +102,7 @@ def main() -> None:
     if cpu >= 0 and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {cpu})
     if sys.argv[3:4] == ["--once"]:
-        sample(loops.factory(name), WORKLOADS[sys.argv[4]], int(sys.argv[5]))
+        sample(loops.factory(name), ALL[sys.argv[4]], int(sys.argv[5]))
     else:
         serve(name)
     # A loop's own threads must not keep the process.
