@@ -7,14 +7,14 @@ not said again: handles, Future, Task and the transports are real subclasses of 
 import asyncio
 import sys
 from asyncio.transports import _FlowControlMixin
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextvars import Context
 from socket import _Address, socket
 from ssl import MemoryBIO, SSLContext, SSLObject
 from typing import IO, Any, ClassVar, Final, Never, TypeAlias, TypeVar, final
 
-from _typeshed import FileDescriptorLike, ReadableBuffer, WriteableBuffer
+from _typeshed import FileDescriptorLike, ReadableBuffer, StrOrBytesPath, WriteableBuffer
 from typing_extensions import TypeVarTuple, Unpack, disjoint_base
 
 _T = TypeVar("_T")
@@ -430,6 +430,31 @@ class Loop:
     _signal_pipe: Any
     _signals_armed: bool
     _types_patched: bool
+
+# --- proc/spawn.c: for _processes.py
+
+# How far a child came that did not become the program.
+_SPAWN_CHDIR: Final[int]
+_SPAWN_EXEC: Final[int]
+
+def _spawn(
+    program: StrOrBytesPath,
+    args: Sequence[StrOrBytesPath],
+    programs: Sequence[bytes],
+    env: Mapping[Any, Any] | None,
+    cwd: StrOrBytesPath | None,
+    stdin: int,
+    stdout: int,
+    stderr: int,
+    pass_fds: tuple[int, ...],
+    close_fds: bool,
+    restore_signals: bool,
+    start_new_session: bool,
+    process_group: int,
+    umask: int,
+    /,
+) -> tuple[int, int] | None: ...
+def _reap(pid: int, pidfd: int, /) -> int | None: ...
 
 # --- module.c
 

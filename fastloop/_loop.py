@@ -15,6 +15,7 @@ from asyncio.log import logger
 from . import _by_keyword, _core
 from ._names import NamesMixin
 from ._network import NetworkMixin
+from ._processes import ProcessMixin
 from ._signals import SignalMixin
 from ._sockets import SocketMixin
 from ._tls import TLSMixin
@@ -48,7 +49,7 @@ class _Watches:
         return selectors.SelectorKey(fileobj, fileobj, watched, None)
 
 
-class Loop(_core.Loop, NetworkMixin, TLSMixin, SocketMixin, NamesMixin, SignalMixin):
+class Loop(_core.Loop, NetworkMixin, TLSMixin, SocketMixin, ProcessMixin, NamesMixin, SignalMixin):
     """An asyncio event loop whose callbacks, tasks, futures and timers are run in C."""
 
     _by_keyword = _by_keyword
@@ -167,5 +168,7 @@ class Loop(_core.Loop, NetworkMixin, TLSMixin, SocketMixin, NamesMixin, SignalMi
 
 
 Loop._create_task_slowly.__qualname__ = "BaseEventLoop.create_task"  # the name that its TypeErrors show
+
+Loop._final_class = Loop
 
 _core._set_final_loop(Loop)

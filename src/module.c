@@ -5,6 +5,7 @@
 #include "loop/handle.h"
 #include "loop_type.h"
 #include "net/setup.h"
+#include "proc/spawn.h"
 #include "task/await.h"
 #include "task/task.h"
 #include "tls/tls.h"
@@ -94,6 +95,7 @@ module_exec(PyObject *module)
         || fl_jobs_setup(module, state) < 0
         || fl_net_setup(module, state) < 0
         || fl_tls_setup(module, state) < 0
+        || fl_proc_setup(module, state) < 0
         || fl_loop_type_setup(module, state) < 0)
     {
         return -1;

@@ -23,7 +23,7 @@ pytest.register_assert_rewrite("support")
 from support import IMPLS  # noqa: E402
 from support.watch import Snapshot  # noqa: E402
 
-WATCHED = ("loop", "task", "stress", "properties", "faults", "net", "tls")
+WATCHED = ("loop", "task", "stress", "properties", "faults", "net", "tls", "proc")
 
 # A test that takes longer than this hangs.  The watchdog is a thread of C, so it ends even a
 # loop that never lets go of the GIL.

@@ -7,7 +7,7 @@
 #include "net/pipe.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -449,8 +449,8 @@ pipe_ask_mode(int fd, const char *refusal)
 static int
 pipe_set_nonblocking(int fd)
 {
-    int flags = fcntl(fd, F_GETFL);
-    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) {
+    int on = 1;
+    if (ioctl(fd, FIONBIO, &on) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
