@@ -4,6 +4,7 @@ import importlib.util
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -40,6 +41,8 @@ def test_same_output(example):
     for name in THIRD_PARTY:
         if re.search(rf"^(import|from) {name}\b", example.read_text(), re.M) and not importlib.util.find_spec(name):
             pytest.skip(f"{name} is not installed for this Python")
+    if '"openssl"' in example.read_text() and shutil.which("openssl") is None:
+        pytest.skip("the openssl program is not installed")
     expected = run(example)
     assert expected
     assert run("-m", "fastloop", example) == expected
