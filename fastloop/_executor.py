@@ -26,6 +26,9 @@ class DefaultExecutor(ThreadPoolExecutor):
     """A ThreadPoolExecutor whose queue belongs to a loop."""
 
     def __init__(self, loop):
+        if _pool._shutdown:
+            # concurrent.futures has told all queues by now: nobody would tell this one, or wait for its threads.
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         super().__init__(max_workers=_default_workers(), thread_name_prefix="asyncio")
         self._numbers = itertools.count()
         this = weakref.ref(self)

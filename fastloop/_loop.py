@@ -16,7 +16,7 @@ from . import _by_keyword, _core
 from ._names import NamesMixin
 from ._network import NetworkMixin
 from ._processes import ProcessMixin
-from ._signals import SignalMixin
+from ._signals import SignalMixin, forget_parents_pipes
 from ._sockets import SocketMixin
 from ._tls import TLSMixin
 
@@ -33,7 +33,13 @@ def _before_fork():
         loop._flush()
 
 
-os.register_at_fork(before=_before_fork, after_in_child=_core._after_fork)
+def _after_fork():
+    """The parent's loops are not ours."""
+    _core._after_fork()
+    forget_parents_pipes()
+
+
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
 
 class _Watches:
@@ -101,6 +107,10 @@ class Loop(_core.Loop, NetworkMixin, TLSMixin, SocketMixin, ProcessMixin, NamesM
         self._thread_id = threading.get_ident()
         sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
         events._set_running_loop(self)
+        if self._made_signal_handlers:
+            # Another loop with handlers may have had the wake-up descriptor meanwhile.
+            self._signals_armed = True
+            self._signal_wakeup_begin()
 
     def _run_forever_cleanup(self):
         self._stopping = False

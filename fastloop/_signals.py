@@ -14,6 +14,10 @@ import threading
 import warnings
 
 
+# The pipes of the loops that have signal handlers, in the order in which they got the first one.
+_with_handlers: list[_SignalPipe] = []
+
+
 class _SignalPipe:
     """A pipe for signal numbers.  To asyncio's methods it is the socket whose fileno() they give to CPython."""
 
@@ -30,8 +34,17 @@ class _SignalPipe:
         return self._writer
 
     def close(self):
+        if self in _with_handlers:
+            _with_handlers.remove(self)
         os.close(self._reader)
         os.close(self._writer)
+
+
+def forget_parents_pipes():
+    """In a forked child: signals that come here are not the parent's."""
+    _with_handlers.clear()
+    if sys.version_info < (3, 12):  # asyncio's own hook of newer Pythons does the same
+        signal.set_wakeup_fd(-1)
 
 
 class SignalMixin(asyncio.SelectorEventLoop):
@@ -47,15 +60,15 @@ class SignalMixin(asyncio.SelectorEventLoop):
 
     @property
     def _csock(self):
+        if self._signal_pipe is None and self._closed:
+            return None
+        self._check_fork()  # a pipe that was made before the fork is the parent's
         if self._signal_pipe is None:
-            if self._closed:
-                return None
-            self._check_fork()
             self._signal_pipe = _SignalPipe(self)
         return self._signal_pipe
 
     def _signal_wakeup_begin(self):
-        """Called from C before the first sleep of a run."""
+        """Called from C before the first sleep of a run, and by run_forever() if there are handlers."""
         if threading.current_thread() is not threading.main_thread():
             return
         try:
@@ -83,12 +96,22 @@ class SignalMixin(asyncio.SelectorEventLoop):
         if current != pipe.fileno():
             signal.set_wakeup_fd(current, warn_on_full_buffer=False)
 
+    def add_signal_handler(self, sig, callback, *args):
+        """Call the callback when a signal comes; in the main thread only."""
+        super().add_signal_handler(sig, callback, *args)
+        if self._signal_pipe not in _with_handlers:
+            _with_handlers.append(self._signal_pipe)
+
     def remove_signal_handler(self, sig):
         """Forget the handler of a signal; True if there was one."""
         removed = super().remove_signal_handler(sig)
         # With the last handler asyncio gives the wake-up descriptor up; the next sleep takes it again.
         if not self._signal_handlers:
             self._signals_armed = False
+            if removed and self._signal_pipe in _with_handlers:
+                _with_handlers.remove(self._signal_pipe)
+                if _with_handlers:  # a loop that waits for its next run goes on getting its signals
+                    signal.set_wakeup_fd(_with_handlers[-1].fileno(), warn_on_full_buffer=False)
         return removed
 
     def _close_signals(self):

@@ -125,7 +125,9 @@ fl_loop_py_call_soon_threadsafe(PyObject *op, PyObject *const *args,
         return fl_loop_call_by_keyword(op, "call_soon_threadsafe", args, nargs,
                                     names);
     }
-    if (fl_loop_check_closed(loop) < 0
+    /* In a forked child nobody would ever run it, and who waits for its
+       outcome would wait for ever. */
+    if (fl_loop_check_closed(loop) < 0 || fl_loop_check_fork(loop) < 0
         || loop_check_debug(loop, args[0], "call_soon_threadsafe", true) < 0)
     {
         return NULL;

@@ -221,11 +221,14 @@ fl_loop_poll_soon(LoopObject *loop)
     loop->credit = 0;
 }
 
-/* Ends the poll that another thread's loop is in. */
+/* Ends the poll that another thread's loop is in.  In a forked child that
+   thread is the parent's, and so is the poller. */
 static inline void
 fl_loop_wake(LoopObject *loop)
 {
-    if (FL_UNLIKELY(loop->polling) && !loop->wake_sent) {
+    if (FL_UNLIKELY(loop->polling) && !loop->wake_sent
+        && loop->forks == loop->state->forks)
+    {
         loop->wake_sent = true;
         fl_poller_wake(&loop->poller);
     }

@@ -184,5 +184,5 @@ def test_only_the_init_function_is_exported():
                          capture_output=True, text=True).stdout
     names = {line.split()[-1] for line in out.splitlines() if line}
     names = {n for n in names if not n.startswith(("_init", "_fini", "__bss", "_edata", "_end",
-                                                   "__asan", "__odr_asan", "__gcov", "__ubsan"))}
+                                                   "__asan", "__odr_asan", "__gcov", "__ubsan", "__tsan"))}
     assert names == {"PyInit__core"}
