@@ -2,7 +2,7 @@
 
 Environment variables read here:
 
-``FASTLOOP_BUILD``            ``release`` (default), ``debug``, ``asan`` or ``coverage``
+``FASTLOOP_BUILD``            ``release`` (default), ``debug``, ``asan``, ``tsan`` or ``coverage``
 ``FASTLOOP_WERROR=1``         a compiler warning fails the build
 ``FASTLOOP_UNTESTED_PYTHON``  set to 1 to try a CPython newer than the newest tested one
 
@@ -48,6 +48,11 @@ KINDS: dict[str, tuple[list[str], list[str]]] = {
     "asan": (
         ["-O1", "-g", "-UNDEBUG", "-U_FORTIFY_SOURCE", "-DFL_DEBUG=1", "-fno-omit-frame-pointer", *SANITIZERS],
         SANITIZERS,
+    ),
+    # Without FL_DEBUG: the races to be found are those of the code that is shipped, pools included.
+    "tsan": (
+        ["-O1", "-g", "-UNDEBUG", "-U_FORTIFY_SOURCE", "-fno-omit-frame-pointer", "-fsanitize=thread"],
+        ["-fsanitize=thread"],
     ),
     "coverage": (["-O0", "-g", "-UNDEBUG", "-U_FORTIFY_SOURCE", "-DFL_DEBUG=1", "--coverage"], ["--coverage"]),
 }
