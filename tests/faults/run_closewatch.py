@@ -2,7 +2,7 @@
 
     python tests/faults/run_closewatch.py [folder or file ...]
 
-Without arguments: tests/net, tests/loop and tests/faults.  Whether the tests pass is not
+Without arguments: tests/net, tests/loop, tests/faults and tests/tls.  Whether the tests pass is not
 looked at here, only that they ran; what they closed is.
 """
 
@@ -14,7 +14,7 @@ import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
-FOLDERS = ("net", "loop", "faults")
+FOLDERS = ("net", "loop", "faults", "tls")
 
 # Tests that close what is not open themselves, through Python: {part of the name: why}.
 EXEMPT = {}

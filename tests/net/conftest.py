@@ -5,11 +5,8 @@ import os
 
 import pytest
 
-from support import ASYNCIO
-from support.net import BAD_NETWORK
+from support.badnet import leave_out
 
-# With FASTLOOP_DEBUG_NET a debug build makes the network misbehave (src/os/sockcall.h; the stage `badnet` of .ci/run).
-# What then cannot hold, by the reason: a test, or those of its cases that begin like this.
 NOT_ON_A_BAD_NETWORK = {
     "a write is with the kernel when write() returns, or when the turn or the loop ends": (
         "test_pipes.test_buffered",
@@ -51,29 +48,7 @@ NOT_ON_A_BAD_NETWORK = {
 
 
 def pytest_collection_modifyitems(config, items):
-    if not BAD_NETWORK:
-        return
-    unfit = [entry for entries in NOT_ON_A_BAD_NETWORK.values() for entry in entries]
-    here = os.path.dirname(os.path.abspath(__file__))
-    used = set()
-
-    def is_fit(item):
-        if os.path.dirname(item.path) != here:
-            return True
-        name = f"{item.path.stem}.{item.name}"
-        found = {entry for entry in unfit if name.startswith(entry) and ("[" in entry or name.split("[")[0] == entry)}
-        used.update(found)
-        # asyncio has the good network
-        callspec = getattr(item, "callspec", None)
-        return not found and not (callspec and callspec.params.get("impl") is ASYNCIO)
-
-    fit = [item for item in items if is_fit(item)]
-    config.hook.pytest_deselected(items=[item for item in items if item not in fit])
-    items[:] = fit
-    modules = {item.path.stem for item in items}
-    stale = sorted(entry for entry in unfit if entry not in used and entry.partition(".")[0] in modules)
-    if stale and not config.option.keyword and not any("::" in arg for arg in config.args):
-        raise pytest.UsageError(f"NOT_ON_A_BAD_NETWORK names tests that do not exist: {', '.join(stale)}")
+    leave_out(os.path.dirname(os.path.abspath(__file__)), NOT_ON_A_BAD_NETWORK, config, items)
 
 
 @pytest.fixture(autouse=True, scope="module")

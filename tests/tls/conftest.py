@@ -1,8 +1,38 @@
-"""What pytest has gathered so far makes no later look for leaks slower."""
+"""What pytest has gathered so far makes no later look for leaks slower; and what to leave out on a bad network."""
 
 import gc
+import os
 
 import pytest
+
+from support.badnet import leave_out
+
+NOT_ON_A_BAD_NETWORK = {
+    "which write fills a buffer, and how soon there is room again": (
+        "test_callbacks.test_buffered_callback_acts[buffer_updated-write much",
+        "test_callbacks.test_buffered_callback_acts[get_buffer-write much",
+        "test_callbacks.test_callback_acts[connection_made-write much",
+        "test_callbacks.test_callback_acts[data_received-write much",
+        "test_callbacks.test_callback_acts[eof_received-write much",
+        "test_callbacks.test_callback_acts[pause_writing-",
+        "test_callbacks.test_callback_acts[resume_writing-",
+        "test_callbacks.test_callback_acts_in_other_settings[FIN-pause_writing-",
+        "test_callbacks.test_callback_acts_in_other_settings[client-pause_writing-",
+        "test_callbacks.test_callback_acts_in_other_settings[upgrade-pause_writing-",
+        "test_callbacks.test_callback_raises[pause_writing-",
+        "test_callbacks.test_callback_raises_in_other_settings[FIN-pause_writing-",
+        "test_callbacks.test_callback_raises_in_other_settings[client-pause_writing-",
+        "test_callbacks.test_callback_raises_in_other_settings[upgrade-pause_writing-",
+        "test_flow.test_pause_and_resume",
+    ),
+    "how often the loop goes round": (
+        "test_calls.test_cancelled_drain",
+    ),
+}
+
+
+def pytest_collection_modifyitems(config, items):
+    leave_out(os.path.dirname(os.path.abspath(__file__)), NOT_ON_A_BAD_NETWORK, config, items)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -393,7 +393,8 @@ def test_open_connection_and_start_server():
                 if unix:
                     path = os.path.join(path, "s")
                     server = await asyncio.start_unix_server(serve, path, ssl=server_context())
-                    reader, writer = await asyncio.open_unix_connection(path, ssl=client_context(), server_hostname=NAME)
+                    reader, writer = await asyncio.open_unix_connection(
+                        path, ssl=client_context(), server_hostname=NAME)
                 else:
                     server = await asyncio.start_server(serve, HOST, 0, ssl=server_context())
                     reader, writer = await asyncio.open_connection(

@@ -318,7 +318,7 @@ def test_truncation_within_a_record(cut):
 
 
 def test_truncation_while_we_have_data_unsent():
-    """A peer that only half-closed still reads: it gets everything and close_notify, or at least no less than of asyncio."""
+    """A peer that only half-closed still reads: it gets everything."""
     def body(impl):
         async def main():
             p = Stream()

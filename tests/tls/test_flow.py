@@ -7,6 +7,7 @@ not compare where exactly a pause begins; they want the bounds that make back-pr
 import asyncio
 import hashlib
 import random
+import ssl
 
 import pytest
 
@@ -264,6 +265,37 @@ def test_resume_in_the_same_turn(protocol):
                 return p.trace[1][1], len(p.trace)
         return impl.run(main())
     assert same(body) == [b"x", 2]
+
+
+@pytest.mark.parametrize("ending", ["close_notify", "FIN", "both"])
+@pytest.mark.parametrize("size", [5, 2000000])
+def test_peer_ends_it_while_we_are_paused(size, ending):
+    """Everything that was sent before the end is delivered after resume_reading(), then the end is told."""
+    def body(impl):
+        async def main():
+            p = Stream()
+            async with secured(p, kind="tcp4") as (transport, peer):
+                transport.pause_reading()
+                peer.tls.write(BIG[:size])
+                if ending != "FIN":
+                    with pytest.raises(ssl.SSLWantReadError):
+                        peer.tls.unwrap()
+                sent = peer.flush()
+                if sent and ending != "close_notify":
+                    peer.fin()
+                await io_settled(5)
+                before = p.names()
+                transport.resume_reading()
+                while not peer.flush():
+                    await peer.moved()
+                if not sent and ending != "close_notify":
+                    peer.fin()
+                await p.wait("connection_lost")
+                return before, bytes(p.received) == BIG[:size], p.names()
+        return impl.run(main())
+    before, whole, names = same(body)
+    assert before == ["connection_made"] and whole
+    assert names == ["connection_made", "data_received", "eof_received", "connection_lost"]
 
 
 @kinds

@@ -123,7 +123,8 @@ def test_alpn(near_offers, far_offers, chosen, server_side, version):
             near = make[server_side](alpn=near_offers, version=version)
             far = make[not server_side](alpn=far_offers)
             async with secured(server_side=server_side, near=near, far=far) as (transport, peer):
-                return transport.get_extra_info("ssl_object").selected_alpn_protocol(), peer.tls.selected_alpn_protocol()
+                ours = transport.get_extra_info("ssl_object")
+                return ours.selected_alpn_protocol(), peer.tls.selected_alpn_protocol()
         return impl.run(main())
     near, far = same(body)
     assert near == far == chosen[server_side]
@@ -219,8 +220,8 @@ def test_sni_callback_refuses(answer, version, monkeypatch):
     (found, trace, fd, reports), unraisable = same(body)
     assert found[0] == "SSLError"
     assert (trace, fd, reports) == ([], -1, [])
-    expected = {"alert": [], "nonsense": ["TypeError"], "raises": ["KeyError"], "KeyboardInterrupt": ["KeyboardInterrupt"]}
-    assert unraisable == expected[answer]
+    expected = {"alert": [], "nonsense": ["TypeError"], "raises": ["KeyError"]}
+    assert unraisable == expected.get(answer, [answer])
 
 
 def test_sni_callback_acts_on_the_loop():
@@ -251,14 +252,11 @@ def test_sni_callback_cancels_its_own_connection():
                 far = await result_of(both.far.handshake())
                 await io_settled()
                 near.sni_callback = None
-                far_end = "pending"
                 if far == "done":
                     await both.far.take_all()
-                    far_end = both.far.ended
-                return both.making.cancelled(), p.lost, both.ours.fileno(), far_end != "pending"
+                return both.making.cancelled(), both.ours.fileno(), bytes(p.received)
         return impl.run(main())
-    cancelled, _, fd, _ = same(body)
-    assert cancelled and fd == -1
+    assert same(body) == [True, -1, b""]
 
 
 # Certificates
@@ -487,7 +485,8 @@ def test_data_in_the_segment_of_the_last_flight(protocol, version):
                         far.tls.do_handshake()
                         break
                     except ssl.SSLWantReadError:
-                        far.sock.send(far.outgoing.read()) if far.outgoing.pending else None
+                        if far.outgoing.pending:
+                            far.sock.send(far.outgoing.read())
                 last = far.outgoing.read()
                 assert p.trace == [] or version is V2
                 far.sock.send(last + far.encrypted(b"early") + far.encrypted(b", and more"))
@@ -520,7 +519,8 @@ def test_data_and_the_end_in_the_segment_of_the_last_flight():
         return impl.run(main())
     trace, made = same(body)
     assert made == "done"
-    assert trace == [["connection_made"], ["data_received", b"all there is"], ["eof_received"], ["connection_lost", None]]
+    assert trace == [["connection_made"], ["data_received", b"all there is"], ["eof_received"],
+                     ["connection_lost", None]]
 
 
 @sides
@@ -661,7 +661,7 @@ def test_contextvars_of_callbacks():
             far.close()
             del making, transport
             p.transport = None
-            return seen
+            return sorted(set(seen))
         return impl.run(main())
     for server_side in (True, False):
         seen = same(body, server_side)

@@ -131,8 +131,8 @@ def test_data_in_clear_before_any_handshake(how):
             if how != "and waits":
                 sock.close()
             await io_settled(5)
-            sock.setblocking(False) if how == "and waits" else None
             if how == "and waits":
+                sock.setblocking(False)
                 with contextlib.suppress(OSError):
                     while await loop.sock_recv(sock, 100):
                         pass
@@ -214,7 +214,8 @@ def test_hello_in_many_records(size):
                 ((kind, whole),) = records(far.hello())
                 for at in range(5, len(whole), size):
                     far.sock.send(record(kind, whole[at:at + size], 0x0301))
-                    await io_settled(1) if at < 50 or at // size % 32 == 0 else None
+                    if at < 50 or at // size % 32 == 0:
+                        await io_settled(1)
                 await far.handshake()
                 await far.send(b"x")
                 await p.wait("data_received")

@@ -492,7 +492,8 @@ def test_size_of_the_buffer(size):
     assert same(body)
 
 
-@pytest.mark.parametrize("answer", [b"read only", None, "text", bytearray()], ids=["read only", "None", "text", "empty"])
+@pytest.mark.parametrize("answer", [b"read only", None, "text", bytearray()],
+                         ids=["read only", "None", "text", "empty"])
 def test_get_buffer_gives_what_cannot_be_read_into(impl, answer):
     """The connection ends, once, and the loop goes on. asyncio takes an empty buffer for the end of the stream."""
     async def main():
