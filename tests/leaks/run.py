@@ -17,6 +17,8 @@ import ctypes
 import gc
 import logging
 import os
+import socket
+import ssl
 import sys
 import threading
 import time
@@ -553,6 +555,81 @@ def overrides(s):
     loop = Own()
     loop.run_until_complete(give())
     loop.close()
+
+
+CERTIFICATES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tls", "certs")
+
+
+def contexts(cache=[]):  # noqa: B006
+    """(server's, client's), the same each time: OpenSSL keeps some memory for every context."""
+    if not cache:
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(os.path.join(CERTIFICATES, "server.pem"))
+        server.num_tickets = 0  # it keeps sessions, too
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+        cache += server, client
+    return cache
+
+
+class Listener(asyncio.Protocol):
+    """Writes what it hears, and closes when it hears enough."""
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.transport.write(data)
+        if data.endswith(b"."):
+            self.transport.close()
+
+
+@scenario
+def tls_connections(s):
+    async def main():
+        far, near = socket.socketpair()
+        for_server, for_client = contexts()
+        serving = s.loop.connect_accepted_socket(Listener, far, ssl=for_server)
+        talking = s.loop.create_connection(Listener, sock=near, ssl=for_client, server_hostname="")
+        (_, there), (transport, here) = await asyncio.gather(serving, talking)
+        for name in ("ssl_object", "cipher", "peercert", "socket", "nothing"):
+            transport.get_extra_info(name)
+        transport.write(b"one")
+        transport.writelines([b"two", bytearray(b"three."), b""])
+        swallow(transport.write, None)
+        while not (there.transport.is_closing() and here.transport.is_closing()):
+            await asyncio.sleep(0)
+        transport.abort()
+        await asyncio.sleep(0.001)
+    s.loop.run_until_complete(main())
+    spin(s.loop)
+
+
+@scenario
+def tls_failures(s):
+    async def main():
+        far, near = socket.socketpair()
+        far.send(b"not TLS at all")
+        near.setblocking(False)
+        with contextlib.suppress(OSError):
+            await s.loop.create_connection(Listener, sock=near, ssl=contexts()[1], server_hostname="")
+        far.close()
+        await asyncio.sleep(0)
+    s.loop.run_until_complete(main())
+    spin(s.loop)
+
+
+@scenario
+def child_processes(s):
+    async def main():
+        child = await asyncio.create_subprocess_exec("true", stdout=asyncio.subprocess.PIPE)
+        await child.communicate()
+        with contextlib.suppress(OSError):
+            await asyncio.create_subprocess_exec("/there/is/no/such/program")
+        await asyncio.sleep(0)
+    if threading.current_thread() is threading.main_thread():
+        s.loop.run_until_complete(main())
+        spin(s.loop)
 
 
 class MallInfo(ctypes.Structure):

@@ -368,11 +368,13 @@ def error(exc):
 
 
 async def result_of(awaitable):
-    """What came of an awaitable: "done", or the exception."""
+    """What came of an awaitable: "done", or the exception; that nothing comes of it is a failure."""
+    limit = asyncio.timeout(LIMIT)
     try:
-        async with asyncio.timeout(LIMIT):
+        async with limit:
             await awaitable
     except Exception as exc:
+        assert not limit.expired(), "it hangs"
         return error(exc)
     return "done"
 

@@ -354,7 +354,7 @@ def test_close_of_the_transport_below():
 
 
 def test_start_tls_on_a_closed_transport(impl):
-    """It raises. asyncio returns None for a transport, and leaves a timer behind."""
+    """It raises, at once, and leaves nothing behind. asyncio returns None for a transport, or never returns."""
     if not better(impl):
         return
 
