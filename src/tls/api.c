@@ -52,6 +52,10 @@ fl_tls_py_close(PyObject *op, PyObject *Py_UNUSED(ignored))
         Py_RETURN_NONE;
     }
     self->base.closing = true;
+    if (self->phase == FL_TLS_FLUSHING && self->base.paused) {
+        /* The stream below has ended, and nobody will read the rest. */
+        return fl_none_or_error(fl_tls_put_off(self));
+    }
     return fl_none_or_error(fl_tls_start_shutdown(self));
 }
 

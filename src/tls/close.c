@@ -81,6 +81,15 @@ fl_tls_fatal(TLSObject *self, const char *message)
                                                    : -1;
 }
 
+int
+fl_tls_ended(TLSObject *self)
+{
+    if (PyErr_ExceptionMatches(fl_tls_state(self)->SSLError)) {
+        PyErr_Clear();
+    }
+    return PyErr_Occurred() == NULL ? 0 : -1;
+}
+
 /* --- Our close ------------------------------------------------------------*/
 
 int
@@ -116,6 +125,10 @@ fl_tls_do_flush(TLSObject *self)
     }
     if (self->phase != FL_TLS_FLUSHING) {
         return 0;  /* aborted meanwhile */
+    }
+    int behind = fl_tls_is_behind(self);
+    if (behind != 0) {
+        return behind < 0 ? -1 : 0;  /* resume_reading() leads here again */
     }
     if (!fl_writeq_is_empty(&self->base.queue) && fl_tls_encrypt(self) < 0) {
         return fl_tls_fatal(self, "Fatal error on SSL protocol");
@@ -170,8 +183,7 @@ fl_tls_do_shutdown(TLSObject *self)
     }
     int rc = self->eof ? 0 : tls_unwrap(self);
     if (self->phase != FL_TLS_SHUTDOWN) {
-        PyErr_Clear();  /* ended meanwhile, and said so */
-        return 0;
+        return fl_tls_ended(self);
     }
     if (rc == FL_TLS_LATER) {
         return 0;
@@ -252,7 +264,13 @@ tls_handle_eof(TLSObject *self)
     }
     case FL_TLS_WRAPPED:
         self->phase = FL_TLS_FLUSHING;
-        return self->base.paused ? 1 : fl_tls_do_flush(self);
+        if (!self->base.paused) {
+            int rc = fl_tls_do_flush(self);
+            return rc == 0 && self->phase == FL_TLS_FLUSHING
+                       ? fl_tls_is_behind(self)
+                       : rc;
+        }
+        return 1;
     case FL_TLS_FLUSHING:
         if (fl_tls_encrypt(self) < 0) {
             return -1;

@@ -128,14 +128,17 @@ engine_take_bios(TLSObject *self)
     if (shared && loop->tls_incoming == NULL) {
         loop->tls_incoming = PyObject_CallNoArgs(make);
     }
-    if (shared && loop->tls_outgoing == NULL) {
+    if (shared && loop->tls_incoming != NULL && loop->tls_outgoing == NULL) {
         loop->tls_outgoing = PyObject_CallNoArgs(make);
     }
-    Py_XSETREF(self->incoming, shared ? Py_XNewRef(loop->tls_incoming)
-                                      : PyObject_CallNoArgs(make));
-    Py_XSETREF(self->outgoing, shared ? Py_XNewRef(loop->tls_outgoing)
-                                      : PyObject_CallNoArgs(make));
-    return self->incoming == NULL || self->outgoing == NULL ? -1 : 0;
+    self->incoming = shared ? Py_XNewRef(loop->tls_incoming)
+                            : PyObject_CallNoArgs(make);
+    if (self->incoming == NULL) {
+        return -1;
+    }
+    self->outgoing = shared ? Py_XNewRef(loop->tls_outgoing)
+                            : PyObject_CallNoArgs(make);
+    return self->outgoing == NULL ? -1 : 0;
 }
 
 int
@@ -194,7 +197,9 @@ engine_empty(TLSObject *self, PyObject *bio)
 PyObject *
 fl_tls_take_outgoing(TLSObject *self, bool sure)
 {
-    Py_ssize_t pending = sure ? 1 : engine_pending(self, self->outgoing);
+    Py_ssize_t pending = sure && self->outgoing != NULL
+                             ? 1
+                             : engine_pending(self, self->outgoing);
     if (pending <= 0) {
         return pending < 0 ? NULL : Py_NewRef(Py_None);
     }

@@ -73,8 +73,7 @@ fl_tls_do_handshake(TLSObject *self)
        or not at all if that aborts. */
     rc = rc == 0 ? fl_tls_seal(self) : (int)fl_tls_settle(self, rc);
     if (self->phase != FL_TLS_HANDSHAKE) {
-        PyErr_Clear();  /* ended meanwhile, and said so */
-        return 0;
+        return fl_tls_ended(self);
     }
     if (rc == FL_TLS_LATER) {
         return 0;

@@ -39,7 +39,7 @@ tls_decrypt_once(TLSObject *self, char *space, size_t size)
 
 /* Decrypts until space is full or nothing is left, or the peer has closed.
    How many bytes; -1 with an exception if there were none before it, else
-   that is put into *failure.  Runs Python: what OpenSSL answers goes down. */
+   that is put into *failure.  Runs Python. */
 static ssize_t
 tls_decrypt(TLSObject *self, char *space, size_t size, PyObject **failure)
 {
@@ -53,7 +53,9 @@ tls_decrypt(TLSObject *self, char *space, size_t size, PyObject **failure)
         n = there < 0 ? -1 : tls_decrypt_once(self, space + at, size - at);
         at += n > 0 ? (size_t)n : 0;
     }
-    if (fl_tls_settle(self, n) == -1) {
+    /* What OpenSSL answers waits until all this is delivered: a transport below
+       may bring more before its write() returns. */
+    if (n == -1 ? fl_tls_settle(self, n) == -1 : fl_tls_seal(self) < 0) {
         if (at == 0) {
             return -1;
         }
@@ -68,7 +70,9 @@ static int
 tls_hand_over(TLSObject *self, fl_readbuf_habit *habit, fl_loan *loan,
               size_t n)
 {
-    if (fl_deliver(&self->base, habit, loan, n) < 0) {
+    if (self->base.protocol != NULL
+        && fl_deliver(&self->base, habit, loan, n) < 0)
+    {
         return -1;
     }
     return fl_readbuf_has_failed(loan) ? -1 : 0;
@@ -82,6 +86,9 @@ tls_read_data(TLSObject *self)
     bool more = true;
     int rc = 0;
     while (rc == 0 && more && tls_may_read(self) && !self->peer_closed) {
+        if (self->base.read_mode == FL_READ_BUFFERED) {
+            return fl_tls_put_off(self);  /* another protocol */
+        }
         rc = tls_has_record(self);
         if (rc <= 0) {
             break;
@@ -211,7 +218,7 @@ tls_read(TLSObject *self)
         {
             rc = fl_tls_encrypt(self);
         }
-        if (rc < 0) {
+        if (rc < 0 || fl_tls_send_sealed(self) < 0) {
             return -1;
         }
     }
@@ -228,6 +235,15 @@ fl_tls_do_read(TLSObject *self)
         return fl_tls_put_off(self);
     }
     return tls_read(self) < 0 ? fl_tls_fatal(self, tls_failed) : 0;
+}
+
+int
+fl_tls_is_behind(TLSObject *self)
+{
+    if (!self->eof || self->base.closing || self->peer_closed) {
+        return 0;
+    }
+    return self->base.paused || self->put_off ? tls_has_record(self) : 0;
 }
 
 /* --- Going on -------------------------------------------------------------*/
@@ -256,8 +272,12 @@ fl_tls_put_off(TLSObject *self)
         return 0;
     }
     self->put_off = true;
-    return fl_transport_call_own_soon(&self->base,
-                                      fl_tls_state(self)->str__go_on, NULL);
+    int rc = fl_transport_call_own_soon(
+        &self->base, fl_tls_state(self)->str__go_on, NULL);
+    if (rc < 0) {
+        self->put_off = false;
+    }
+    return rc;
 }
 
 int
@@ -269,7 +289,9 @@ fl_tls_receive(fl_state *Py_UNUSED(state), PyObject *op, const char *bytes,
     if (fl_tls_unread_keep(self) < 0) {
         return -1;
     }
-    if (self->phase == FL_TLS_UNWRAPPED && self->lower != NULL) {
+    if (self->phase == FL_TLS_UNWRAPPED
+        && (self->lower != NULL || self->base.protocol == NULL))
+    {
         return 0;
     }
     self->feed = bytes;
@@ -301,6 +323,16 @@ fl_tls_control_reading(TLSObject *self)
 {
     Py_ssize_t size = (Py_ssize_t)fl_tls_unread_size(self);
     fl_state *state = fl_tls_state(self);
+    if (size > 0 && !self->base.paused) {
+        /* A part of a record does not count, for it waits for its rest. */
+        const char *bytes;
+        size_t len;
+        int there = fl_tls_unread_next(self, &bytes, &len);
+        if (there < 0) {
+            return -1;
+        }
+        size = there == 0 ? 0 : size;
+    }
     if (size >= self->read_high && !self->lower_paused) {
         self->lower_paused = true;
         return fl_tls_tell_lower(self, state->str_pause_reading, NULL);

@@ -215,6 +215,10 @@ int fl_tls_put_off(TLSObject *self) FL_RAISES;
 int fl_tls_do_read(TLSObject *self) FL_RAISES;
 int fl_tls_control_reading(TLSObject *self) FL_RAISES;
 
+/* 1: the stream below has ended, and the protocol has still to be given some
+   of what came before that.  0: nothing is left, or it has closed. */
+int fl_tls_is_behind(TLSObject *self) FL_RAISES;
+
 /* --- write.c --------------------------------------------------------------*/
 
 int fl_tls_write(TLSObject *self, PyObject *data) FL_RAISES;
@@ -266,6 +270,10 @@ int fl_tls_lose(TLSObject *self, PyObject *exc) FL_RAISES;
    as asyncio's SSLProtocol does.  -1 only for what ends the loop or, with
    `ordinary`, for what is no Exception.  Runs Python. */
 int fl_tls_fatal(TLSObject *self, const char *message) FL_RAISES;
+
+/* The connection ended while OpenSSL was at work, and said so: what OpenSSL
+   raised is cleared.  -1: a callback raised something else. */
+int fl_tls_ended(TLSObject *self) FL_RAISES;
 
 /* --- transport.c ----------------------------------------------------------*/
 

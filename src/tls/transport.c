@@ -104,6 +104,11 @@ tls_py_connection_made(PyObject *op, PyObject *lower)
         PyErr_SetString(PyExc_RuntimeError, "the TLS connection has ended");
         return NULL;
     }
+    if (self->phase != FL_TLS_UNWRAPPED) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "the TLS connection has begun already");
+        return NULL;
+    }
     Py_XSETREF(self->lower, Py_NewRef(lower));
     self->lower_is_socket =
         Py_TYPE(lower) == fl_tls_state(self)->SocketTransport_type;
@@ -129,7 +134,8 @@ tls_py_get_buffer(PyObject *op, PyObject *Py_UNUSED(hint))
     if (self->buffer == NULL) {
         self->buffer = PyByteArray_FromStringAndSize(NULL, TLS_BUFFER);
     }
-    return Py_XNewRef(self->buffer);
+    /* A view, for a slice of it is not a copy. */
+    return self->buffer == NULL ? NULL : PyMemoryView_FromObject(self->buffer);
 }
 
 static PyObject *
@@ -210,11 +216,14 @@ tls_py_feed(PyObject *op, PyObject *data)
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
-    self->feed = view.buf;
-    self->feed_left = (size_t)view.len;
     int rc = fl_tls_unread_keep(self);
-    self->feed = NULL;
-    self->feed_left = 0;
+    if (rc == 0) {
+        self->feed = view.buf;
+        self->feed_left = (size_t)view.len;
+        rc = fl_tls_unread_keep(self);
+        self->feed = NULL;
+        self->feed_left = 0;
+    }
     PyBuffer_Release(&view);
     return fl_none_or_error(rc);
 }

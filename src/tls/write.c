@@ -79,8 +79,8 @@ fl_tls_seal(TLSObject *self)
 }
 
 /* Unless the transport below has no room for it. */
-int
-fl_tls_send_sealed(TLSObject *self)
+static int
+tls_send_sealed(TLSObject *self, bool now)
 {
     PyObject *sealed = self->sealed;
     if (FL_LIKELY(sealed == NULL) || self->lower_full) {
@@ -91,21 +91,30 @@ fl_tls_send_sealed(TLSObject *self)
         return -1;
     }
     Py_CLEAR(self->sealed);
-    int rc = tls_send(self, data, false);
+    int rc = tls_send(self, data, now);
     Py_DECREF(data);
     return rc;
 }
 
-/* Hands down what OpenSSL has written; sure: it has. */
+int
+fl_tls_send_sealed(TLSObject *self)
+{
+    return tls_send_sealed(self, false);
+}
+
+/* Hands down what OpenSSL has written; sure: it has.  In one piece with what
+   is sealed: a transport below may call us before its write() returns, and
+   what we write then comes after both. */
 static int
 tls_send_outgoing(TLSObject *self, bool sure, bool now)
 {
     PyObject *data = fl_tls_take_outgoing(self, sure);
     int rc = data == NULL ? -1 : 0;
     if (rc == 0 && data != Py_None) {
-        rc = self->lower_full                 ? tls_seal(self, data)
-             : fl_tls_send_sealed(self) < 0   ? -1
-                                              : tls_send(self, data, now);
+        rc = FL_LIKELY(self->sealed == NULL && !self->lower_full)
+                 ? tls_send(self, data, now)
+             : tls_seal(self, data) < 0 ? -1
+                                        : tls_send_sealed(self, now);
     }
     Py_XDECREF(data);
     return rc;
@@ -182,8 +191,8 @@ tls_encrypt_queue(TLSObject *self, bool now)
     ssize_t taken;
     do {
         taken = fl_tls_engine_begin(self) < 0 ? -1 : tls_encrypt_some(self);
-        if (self->phase == FL_TLS_UNWRAPPED) {
-            PyErr_Clear();
+        if (self->phase == FL_TLS_UNWRAPPED && fl_tls_ended(self) < 0) {
+            taken = -1;
         }
         if (taken < 0) {
             return (int)fl_tls_settle(self, taken);
@@ -386,9 +395,11 @@ int
 fl_tls_control_writing(TLSObject *self)
 {
     TransportObject *base = &self->base;
-    /* Nothing waits, as a rule, and then nobody was told to pause. */
-    if (FL_LIKELY(!base->protocol_paused && !self->lower_full
-                  && self->sealed == NULL && base->high_water > 0))
+    /* Nothing waits, as a rule, and then nobody was told to pause; or the
+       connection is lost, and nobody is to be told. */
+    if (FL_LIKELY((!base->protocol_paused && !self->lower_full
+                   && self->sealed == NULL && base->high_water > 0)
+                  || base->protocol == NULL))
     {
         return 0;
     }

@@ -122,6 +122,74 @@ async def streams():
     server.close()
 
 
+def contexts():
+    """A server's SSLContext and a client's that believes it."""
+    import ssl
+    certs = os.path.join(os.path.dirname(HERE), "tls", "certs")
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    theirs.load_cert_chain(os.path.join(certs, "server.pem"))
+    ours = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    ours.load_verify_locations(os.path.join(certs, "ca.pem"))
+    return theirs, ours
+
+
+async def tls_echo(factory, size, pieces):
+    loop = asyncio.get_running_loop()
+    theirs, ours = contexts()
+    server = await loop.create_server(Echo, "127.0.0.1", 0, ssl=theirs, ssl_shutdown_timeout=0.1)
+    done = loop.create_future()
+    transport, _ = await loop.create_connection(
+        lambda: factory(done, size * pieces), *server.sockets[0].getsockname(), ssl=ours, server_hostname="localhost",
+        ssl_shutdown_timeout=0.1)
+    transport.write(b"x" * size)
+    transport.writelines([b"y" * size] * (pieces - 1))
+    await done
+    transport.close()
+    server.close()
+    await asyncio.sleep(0.01)
+
+
+@scenario
+async def tls_small_echo():
+    await tls_echo(Client, 100, 3)
+
+
+@scenario
+async def tls_large_echo():
+    await tls_echo(Client, 300_000, 4)
+
+
+@scenario
+async def tls_buffered_echo():
+    await tls_echo(Chunks, 10_000, 3)
+
+
+@scenario
+async def tls_upgrade():
+    async def serve(reader, writer):
+        await reader.readline()
+        writer.write(b"go ahead\n")
+        try:
+            await writer.start_tls(theirs)
+        except RuntimeError:
+            return  # left over when the loop was closed
+        while line := await reader.readline():
+            writer.write(line)
+            await writer.drain()
+        writer.close()
+    theirs, ours = contexts()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    writer.write(b"STARTTLS\n")
+    await reader.readline()
+    await writer.start_tls(ours, server_hostname="localhost")
+    writer.write(b"hello\n")
+    await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+    server.close()
+
+
 @scenario
 async def sockets_and_pipes():
     import socket
