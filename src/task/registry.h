@@ -85,7 +85,8 @@ PyObject *fl_swap_task(fl_state *state, PyObject *loop, PyObject *task)
 int fl_register_task(fl_state *state, TaskObject *task, PyObject *near)
     FL_RAISES;
 
-/* Takes a dying task out of the thread's list (3.14 on). */
+/* Takes a task that is done, or dying, out of the thread's list, which from
+   3.14 on holds pending ones only. */
 static inline void
 fl_unlink_task(TaskObject *task)
 {

@@ -275,6 +275,7 @@ step_act_on(fl_state *state, TaskObject *task, PyObject *yielded)
 static int
 step_returned(fl_state *state, TaskObject *task, PyObject *result)
 {
+    fl_unlink_task(task);
     if (FL_UNLIKELY(FL_TASK_MUST_CANCEL(task))) {
         /* Cancelled right before the coroutine stopped. */
         FL_TASK_MUST_CANCEL(task) = 0;
@@ -290,6 +291,7 @@ step_returned(fl_state *state, TaskObject *task, PyObject *result)
 static int
 step_raised(fl_state *state, TaskObject *task)
 {
+    fl_unlink_task(task);
     PyObject *exc = fl_take_raised();
     if (PyErr_GivenExceptionMatches(exc, state->CancelledError)) {
         /* Kept, so that whoever awaits the task sees where it came from. */
