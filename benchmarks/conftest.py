@@ -11,7 +11,7 @@ HERE = Path(__file__).resolve().parent
 # Last, so that an installed fastloop is not hidden by a checkout that has not been built.
 sys.path.append(str(HERE.parent))
 
-from benchmarks import compare, harness
+from benchmarks import compare, harness, tables
 from benchmarks.loops import LOOPS
 from benchmarks.workloads import WORKLOADS
 
@@ -65,7 +65,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if table is not None and table.rows:
         terminalreporter.section("benchmarks")
         loops = list(table.versions)
-        lines = [compare.header(table.versions, table.missing, table.settings), "", compare.times_head(loops)]
+        lines = [tables.header(table.versions, table.missing, table.settings), "", compare.times_head(loops)]
         lines += [compare.times_line(row, loops) for row in table.rows]
         lines += ["", compare.ratios(table.rows, loops)]
         terminalreporter.write_line("\n".join(lines))

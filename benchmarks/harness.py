@@ -9,7 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -175,24 +175,34 @@ class Row:
 
     def ahead(self) -> list[str]:
         """The peers that were faster than fastloop in this run."""
-        ratios = {loop: self.ratio(loop, OURS) for loop in (*PEERS, REFERENCE)}
-        return [loop for loop, ratio in ratios.items() if ratio is not None and ratio > 1]
+        return self.faster((*PEERS, REFERENCE))
+
+    def faster(self, loops: Iterable[str], by: float = 1.0) -> list[str]:
+        """Those that were more than `by` times as fast as fastloop."""
+        ratios = {loop: self.ratio(loop, OURS) for loop in loops}
+        return [loop for loop, ratio in ratios.items() if ratio is not None and ratio > by]
 
     def shortfalls(self) -> list[str] | None:
         """What is wanting, in words; None when it cannot be judged."""
+        if self.target is None:
+            return self.short_of(None)
+        return self.short_of(self.target.ratio, self.target.not_behind_asyncio)
+
+    def short_of(self, least: float | None, not_behind_asyncio: bool = False) -> list[str] | None:
+        """What is wanting when fastloop has to be `least` times as fast as the reference, and nobody ahead of it."""
         ours = self.cells.get(OURS)
         if ours is None:
             return None
         if not ours.ok:
             return [f"{OURS} failed: {ours.failure}"]
         ratio, wanting = self.ratio(OURS), []
-        if self.target is not None and ratio is not None and ratio < self.target.ratio:
-            wanting.append(f"{ratio:.2f}x is short of {self.target.ratio:g}x")
-        if self.target is not None and self.target.not_behind_asyncio:
+        if least is not None and ratio is not None and ratio < least:
+            wanting.append(f"{ratio:.2f}x is short of {least:g}x")
+        if not_behind_asyncio:
             stock = self.ratio(OURS, "asyncio")
             if stock is not None and stock < 1:
                 wanting.append(f"slower than asyncio ({stock:.2f}x)")
-        if self.target is not None and self.ahead():
+        if least is not None and self.ahead():
             wanting.append(f"{', '.join(self.ahead())} ahead")
         return wanting
 

@@ -13,8 +13,8 @@ import textwrap
 from pathlib import Path
 
 from benchmarks import harness
-from benchmarks.compare import NAME_WIDTH, chosen, progress
 from benchmarks.loops import LOOPS, OURS, REFERENCE
+from benchmarks.tables import NAME_WIDTH, chosen, progress
 from benchmarks.workloads import WORKLOADS
 
 DEFAULT_WORKLOADS = list(WORKLOADS)[:6]

@@ -23,7 +23,7 @@ if not __package__:
     sys.path.append(str(SCRIPT.parent.parent))
 
 from benchmarks import harness, loops
-from benchmarks.compare import NAME_WIDTH, chosen
+from benchmarks.tables import NAME_WIDTH, chosen
 
 COUNT = 100_000
 

@@ -89,8 +89,7 @@ class Row(harness.Row):
         return cell.median - floor.median if cell.ok and floor.ok else None
 
     def ahead(self) -> list[str]:
-        ratios = {loop: self.ratio(loop, OURS) for loop in self.cells if loop not in (OURS, FLOOR)}
-        return [loop for loop, ratio in ratios.items() if ratio is not None and ratio > LEVEL]
+        return self.faster([loop for loop in self.cells if loop not in (OURS, FLOOR)], LEVEL)
 
     def of_row(self, loop: str, name: str) -> float | None:
         """How fast this row is, as a share of the speed of another that took its samples in the same rounds."""

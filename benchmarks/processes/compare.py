@@ -1,19 +1,17 @@
 """Child processes on every loop: `python -m benchmarks.processes -h`."""
 
 import argparse
-import json
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from benchmarks import harness
-from benchmarks.compare import NAME_WIDTH, chosen, header, label, progress, ratio_cell
+from benchmarks import harness, tables
 from benchmarks.harness import Cell, Settings
 from benchmarks.loops import LOOPS, OURS
 from benchmarks.processes.targets import RESIDENT, TARGETS
 from benchmarks.processes.workloads import WORKLOADS
+from benchmarks.tables import NAME_WIDTH, chosen, header, label, line, progress, ratio_cell
 
 REFERENCE = "asyncio"
 CELL_WIDTH = 14
@@ -30,18 +28,7 @@ class Row(harness.Row):
         return super().ratio(loop, reference)
 
     def shortfalls(self) -> list[str] | None:
-        ours = self.cells.get(OURS)
-        if ours is None:
-            return None
-        if not ours.ok:
-            return [f"{OURS} failed: {ours.failure}"]
-        ratio, least = self.ratio(OURS), TARGETS.get(self.workload)
-        wanting = []
-        if ratio is not None and least is not None and ratio < least:
-            wanting.append(f"{ratio:.2f}x is short of {least:g}x")
-        if least is not None and self.ahead():
-            wanting.append(f"{', '.join(self.ahead())} ahead")
-        return wanting
+        return self.short_of(TARGETS.get(self.workload))
 
 
 def time_cell(cell: Cell) -> str:
@@ -51,8 +38,8 @@ def time_cell(cell: Cell) -> str:
 def verdict(row: Row) -> str:
     wanting, least = row.shortfalls(), TARGETS.get(row.workload)
     if least is None or wanting is None:
-        return "none" + (f"  {', '.join(row.ahead())} ahead" if row.ahead() else "")
-    return f"{least:g}x  {'MISSED: ' + '; '.join(wanting) if wanting else 'met'}"
+        return tables.no_target(row.ahead())
+    return f"{least:g}x  {tables.judgement(wanting)}"
 
 
 def resident_shares(rows: Sequence[Row]) -> dict[str, float]:
@@ -68,15 +55,25 @@ def resident_shares(rows: Sequence[Row]) -> dict[str, float]:
     }
 
 
+def described(row: Row) -> dict[str, Any]:
+    """What the report says of a row."""
+    return {
+        "operation": WORKLOADS[row.workload].summary,
+        "target": TARGETS.get(row.workload),
+        "shortfalls": row.shortfalls(),
+        "loops": {
+            loop: {**asdict(cell), "median": cell.median if cell.ok else None, "ratio": row.ratio(loop)}
+            for loop, cell in row.cells.items()
+        },
+    }
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.processes", description=__doc__)
-    parser.add_argument("-w", "--workloads", metavar="NAMES", help="comma-separated names or parts of names")
-    parser.add_argument("-l", "--loops", metavar="NAMES", help=f"comma-separated, of {', '.join(LOOPS)}")
-    parser.add_argument("--rounds", type=int, help=f"default {FULL.rounds}, {QUICK.rounds} with --quick")
+    tables.add_choices(parser, LOOPS, FULL, QUICK)
     parser.add_argument("--cpu", type=int, default=harness.last_cpu(), help="core to pin to; -1 for none")
     parser.add_argument("--quick", action="store_true", help="half a minute; less exact")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
-    parser.add_argument("--check", action="store_true", help="exit 1 when a target is missed")
+    tables.add_results(parser)
     parser.add_argument("--list", action="store_true", help="list the workloads and leave")
     options = parser.parse_args()
 
@@ -85,67 +82,29 @@ def main() -> int:
         for name in names:
             print(f"{name:{NAME_WIDTH}}{WORKLOADS[name].summary}")
         return 0
-    settings = replace(QUICK if options.quick else FULL, cpu=options.cpu)
-    if options.rounds is not None:
-        settings = replace(settings, rounds=options.rounds, least_rounds=min(settings.least_rounds, options.rounds))
 
-    began = time.monotonic()
-    versions, missing = harness.available(chosen(options.loops, list(LOOPS), parser), settings.cpu)
-    loops = list(versions)
-    if not loops:
-        parser.error("none of these loops is installed")
-    print(header(versions, missing, settings), end="\n\n")
-    print(f"{'us per operation':{NAME_WIDTH}}" + "".join(f"{loop:>{CELL_WIDTH}}" for loop in loops), flush=True)
+    run = tables.Run(parser, options, LOOPS, tables.chosen_settings(options, FULL, QUICK))
+    print(header(run.versions, run.missing, run.settings), end="\n\n")
+    print(line("us per operation", run.loops, CELL_WIDTH), flush=True)
     rows = []
     for name in names:
-        measured = harness.measure(name, loops, settings, progress, WORKLOADS)
+        measured = harness.measure(name, run.loops, run.settings, progress, WORKLOADS)
         rows.append(Row(measured.workload, measured.cells))
         progress("")
-        cells = "".join(f"{time_cell(measured.cells[loop]):>{CELL_WIDTH}}" for loop in loops)
-        print(f"{label(measured):{NAME_WIDTH}}{cells}", flush=True)
+        cells = [time_cell(measured.cells[loop]) for loop in run.loops]
+        print(line(label(measured), cells, CELL_WIDTH), flush=True)
 
-    if REFERENCE in loops:
-        others = [loop for loop in loops if loop != REFERENCE]
-        heads = "".join(f"{loop:>10}" for loop in others)
-        print(f"\n{f'times as fast as {REFERENCE}':{NAME_WIDTH}}{heads}  target")
+    if REFERENCE in run.loops:
+        others = [loop for loop in run.loops if loop != REFERENCE]
+        print("\n" + line(f"times as fast as {REFERENCE}", others, 10) + "  target")
         for row in rows:
-            cells = "".join(f"{ratio_cell(row, loop):>10}" for loop in others)
-            print(f"{label(row):{NAME_WIDTH}}{cells}  {verdict(row)}")
+            print(f"{line(label(row), [ratio_cell(row, loop) for loop in others], 10)}  {verdict(row)}")
     shares = resident_shares(rows)
     if shares:
         print("\nwith 500 MiB in use: " + ", ".join(f"{loop} x {share:.2f}" for loop, share in shares.items()))
-    failures = [
-        f"{row.workload}, {loop}: {cell.failure}"
-        for row in rows
-        for loop, cell in row.cells.items()
-        if cell.failure is not None
-    ]
-    if failures:
-        print("\nfails:", *failures, sep="\n")
-    print(f"\n{time.monotonic() - began:.0f} s")
-    if options.json is not None:
-        content = {
-            "environment": harness.environment(),
-            "settings": asdict(settings),
-            "loops": versions,
-            "rows": {
-                row.workload: {
-                    "operation": WORKLOADS[row.workload].summary,
-                    "target": TARGETS.get(row.workload),
-                    "shortfalls": row.shortfalls(),
-                    "loops": {
-                        loop: {
-                            **asdict(cell),
-                            "median": cell.median if cell.ok else None,
-                            "ratio": row.ratio(loop),
-                        }
-                        for loop, cell in row.cells.items()
-                    },
-                }
-                for row in rows
-            },
-        }
-        options.json.write_text(json.dumps(content, indent=1) + "\n")
+    for text in tables.failures(rows):
+        print(text)
+    run.end(rows, described)
     too_heavy = shares.get(OURS, 1.0) > 1 + RESIDENT
     return int(options.check and (too_heavy or any(row.shortfalls() for row in rows)))
 

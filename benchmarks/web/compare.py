@@ -2,7 +2,6 @@
 
 import argparse
 import http.client
-import json
 import os
 import re
 import resource
@@ -12,17 +11,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import harness
-from benchmarks.compare import chosen, header, progress
+from benchmarks import harness, tables
 from benchmarks.harness import Settings, WorkerFailed
 from benchmarks.loops import NETWORK, OURS, REFERENCE
 from benchmarks.network import certificate
 from benchmarks.network import harness as network
 from benchmarks.network.process import Server, cpu_ns
+from benchmarks.tables import chosen, header, line, progress, ratio_cell
 from benchmarks.web.servers import BODY, TLS, WORKLOADS
 from benchmarks.web.targets import TARGETS
 
@@ -54,8 +53,7 @@ class Row(harness.Row):
         return TARGETS[self.workload]
 
     def ahead(self) -> list[str]:
-        ratios = {loop: self.ratio(loop, OURS) for loop in self.cells if loop not in (OURS, REFERENCE)}
-        return [loop for loop, ratio in ratios.items() if ratio is not None and ratio > network.LEVEL]
+        return self.faster([loop for loop in self.cells if loop not in (OURS, REFERENCE)], network.LEVEL)
 
     def shortfalls(self) -> list[str] | None:
         if OURS not in self.cells:
@@ -228,57 +226,36 @@ def block(row: Row) -> list[str]:
 def summary(rows: Sequence[Row], loops: Sequence[str]) -> str:
     lines = []
     if REFERENCE in loops:
-        title = f"x {REFERENCE}"
-        lines += [f"{title:{NAME_WIDTH}}" + "".join(f"{loop:>11}" for loop in loops) + "  target"]
+        lines += [line(f"x {REFERENCE}", loops, 11, NAME_WIDTH) + "  target"]
         for row in rows:
-            cells = ""
-            for loop in loops:
-                ratio = row.ratio(loop)
-                cells += f"{'fails' if not row.cells[loop].ok else '' if ratio is None else f'{ratio:.2f}x':>11}"
+            cells = [ratio_cell(row, loop) for loop in loops]
             wanting = row.shortfalls()
-            verdict = "" if wanting is None else "MISSED: " + "; ".join(wanting) if wanting else "met"
-            lines.append(f"{row.workload:{NAME_WIDTH}}{cells}  {row.least:g}x  {verdict}")
-    failures = [
-        f"{row.workload}, {loop}: {cell.failure}"
-        for row in rows
-        for loop, cell in row.cells.items()
-        if cell.failure is not None
-    ]
-    lines += ["", "fails:", *failures] if failures else []
-    if any(cell.disturbed for row in rows for cell in row.cells.values()):
+            verdict = "" if wanting is None else tables.judgement(wanting)
+            lines.append(f"{line(row.workload, cells, 11, NAME_WIDTH)}  {row.least:g}x  {verdict}")
+    lines += tables.failures(rows)
+    if tables.disturbed(rows):
         lines += ["", "! the core was not all theirs during a sample"]
     return "\n".join(lines)
 
 
-def report(rows: Sequence[Row], versions: dict[str, str], settings: Settings) -> dict[str, Any]:
-    """The run as JSON."""
+def described(row: Row) -> dict[str, Any]:
+    """What the report says of a row."""
     return {
-        "environment": harness.environment(),
-        "settings": asdict(settings),
-        "loops": versions,
-        "rows": {
-            row.workload: {
-                "operation": WORKLOADS[row.workload][1],
-                "target": row.least,
-                "shortfalls": row.shortfalls(),
-                "loops": {loop: {**asdict(cell), "ratio": row.ratio(loop)} for loop, cell in row.cells.items()},
-            }
-            for row in rows
-        },
+        "operation": WORKLOADS[row.workload][1],
+        "target": row.least,
+        "shortfalls": row.shortfalls(),
+        "loops": {loop: {**asdict(cell), "ratio": row.ratio(loop)} for loop, cell in row.cells.items()},
     }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.web", description=__doc__)
-    parser.add_argument("-w", "--workloads", metavar="NAMES", help=f"comma-separated, of {', '.join(WORKLOADS)}")
-    parser.add_argument("-l", "--loops", metavar="NAMES", help=f"comma-separated, of {', '.join(NETWORK)}")
-    parser.add_argument("--rounds", type=int, help=f"default {FULL.rounds}, {QUICK.rounds} with --quick")
+    tables.add_choices(parser, NETWORK, FULL, QUICK, f"comma-separated, of {', '.join(WORKLOADS)}")
     parser.add_argument(
         "--core", "--cpu", dest="cpu", type=int, default=harness.last_cpu(), help="core for server and wrk; -1 for any"
     )
     parser.add_argument("--quick", action="store_true", help="about three minutes for everything; less exact")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
-    parser.add_argument("--check", action="store_true", help="exit 1 when a target is missed")
+    tables.add_results(parser)
     options = parser.parse_args()
     names = chosen(options.workloads, list(WORKLOADS), parser)
     if shutil.which("wrk") is None:
@@ -290,25 +267,16 @@ def main() -> int:
         except WorkerFailed as exc:
             without["TLS rows"] = str(exc)
             names = [name for name in names if name not in TLS]
-    settings = replace(QUICK if options.quick else FULL, cpu=options.cpu)
-    if options.rounds is not None:
-        settings = replace(settings, rounds=options.rounds, least_rounds=min(settings.least_rounds, options.rounds))
 
-    began = time.monotonic()
-    versions, missing = harness.available(chosen(options.loops, list(NETWORK), parser), settings.cpu)
-    loops = list(versions)
-    if not loops:
-        parser.error("none of these loops is installed")
-    print(header(versions, missing | without, settings), flush=True)
+    run = tables.Run(parser, options, NETWORK, tables.chosen_settings(options, FULL, QUICK))
+    print(header(run.versions, run.missing | without, run.settings), flush=True)
     rows = []
     for name in names:
-        rows.append(measure(name, loops, settings))
+        rows.append(measure(name, run.loops, run.settings))
         progress("")
         print("", *block(rows[-1]), sep="\n", flush=True)
-    print("\n" + summary(rows, loops))
-    print(f"\n{time.monotonic() - began:.0f} s")
-    if options.json is not None:
-        options.json.write_text(json.dumps(report(rows, versions, settings), indent=1) + "\n")
+    print("\n" + summary(rows, run.loops))
+    run.end(rows, described)
     return int(options.check and any(row.shortfalls() for row in rows))
 
 

@@ -8,18 +8,21 @@ fifty at a time.  Afterwards there is no descriptor more than before, and over t
 half of the churn the process does not grow.  All numbers are printed.
 """
 
-import argparse
 import asyncio
 import gc
 import os
 import resource
 import socket
-import subprocess
 import sys
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-HOST = "127.0.0.1"
+sys.path.insert(0, os.path.dirname(HERE))
+
+from support import IMPLS  # noqa: E402
+from support.long_runs import Echo, Memory, Other, command_line  # noqa: E402
+from support.peers import HOST, Cpu, descriptors, rss  # noqa: E402
+
 AT_ONCE = 50
 ROUNDS = 5
 SPARE = 100  # descriptors that the process needs for itself
@@ -52,40 +55,6 @@ for line in sys.stdin:
 """
 
 
-def load(name):
-    if name == "asyncio":
-        return asyncio.SelectorEventLoop
-    try:
-        import fastloop
-    except ModuleNotFoundError:
-        sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
-        import fastloop
-    return fastloop.Loop
-
-
-def rss():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
-
-
-def descriptors():
-    return len(os.listdir("/proc/self/fd")) - 1
-
-
-class Echo(asyncio.Protocol):
-    alive = 0
-
-    def connection_made(self, transport):
-        self.transport = transport
-        Echo.alive += 1
-
-    def data_received(self, data):
-        self.transport.write(data)
-
-    def connection_lost(self, exc):
-        Echo.alive -= 1
-
-
 async def until(condition, what):
     end = time.monotonic() + 30
     while not condition():
@@ -97,20 +66,11 @@ async def until(condition, what):
 async def hold(count):
     loop = asyncio.get_running_loop()
     server = await loop.create_server(Echo, HOST, 0, backlog=1000)
-    clients = subprocess.Popen(
-        [sys.executable, "-S", "-c", CLIENTS, *map(str, server.sockets[0].getsockname())],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def tell(line):
-        clients.stdin.write(line + "\n")
-        clients.stdin.flush()
-        return clients.stdout.readline()
+    clients = Other(CLIENTS, *server.sockets[0].getsockname())
 
     async def ask(line):
         began = time.monotonic()
-        answer = await loop.run_in_executor(None, tell, line)
-        if not answer.startswith(line.split()[0]):
-            raise SystemExit(f"the clients did not {line}: {answer!r}")
+        await clients.ask(line)
         return time.monotonic() - began
     try:
         await ask("echo 0")
@@ -121,16 +81,14 @@ async def hold(count):
         each = (rss() - memory) / count
         assert descriptors() - before == count, (descriptors(), before)
         echo = [await ask(f"echo {number}") for number in range(ROUNDS)]
-        began, used = time.monotonic(), time.process_time()
+        cpu = Cpu()
         await asyncio.sleep(0.5)
-        idle = (time.process_time() - used) / (time.monotonic() - began)
+        idle = cpu.share()
         closing = await ask("close 0")
         await until(lambda: Echo.alive == 0, "not all are lost")
         await until(lambda: descriptors() == before, "descriptors are left")
     finally:
-        clients.stdin.close()
-        clients.wait(30)
-        clients.stdout.close()
+        clients.end()
         server.close()
     print(f"held {count}: {took:.1f} s to open, {each:.0f} bytes each, "
           f"echo of {count // 100} in {max(echo):.3f} s, idle {idle:.1%} of a processor, {closing:.1f} s to close",
@@ -161,43 +119,34 @@ async def churn(count):
     for number in range(20):
         await batch(number)
     gc.collect()
-    before, began, memory = descriptors(), time.monotonic(), []
+    before, began = descriptors(), time.monotonic()
     batches = max(8, count // AT_ONCE)
+    memory = Memory(batches, AT_ONCE)
     for number in range(batches):
         await batch(number)
-        if number % max(1, batches // 40) == 0:
-            memory.append((number * AT_ONCE, rss()))
+        memory.look(number, collect=False)
     took = time.monotonic() - began
     await asyncio.sleep(0.1)  # all are accepted; asyncio's server does not take it well if it closes earlier
     await until(lambda: Echo.alive == 0, "not all are lost")
     gc.collect()
     left = descriptors() - before
     server.close()
-    half = memory[len(memory) // 2:]
-    slope = (half[-1][1] - half[0][1]) / (half[-1][0] - half[0][0])
     print(f"churn {batches * AT_ONCE}: {took:.1f} s, {batches * AT_ONCE / took:.0f} a second, "
-          f"{left} descriptors more, {slope:.2f} bytes more for each", flush=True)
+          f"{left} descriptors more, {memory.growth()[1]:.2f} bytes more for each", flush=True)
     assert left == 0
-    # A few pages more or less are the allocator's; a sanitizer's keeps what was freed, for a while.
-    assert os.environ.get("LD_PRELOAD") or slope <= SLOPE or half[-1][1] - half[0][1] < 512 * 1024, memory
+    memory.check(SLOPE)
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--held", type=int, default=19_000)
-    parser.add_argument("--churn", type=int, default=100_000)
-    parser.add_argument("--loop", default="fastloop", choices=["fastloop", "asyncio"])
-    options = parser.parse_args(arguments)
+    options = command_line(__doc__, held=19_000, churn=100_000).parse_args(arguments)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if options.held > hard - SPARE:
         print(f"at most {hard} descriptors are allowed here: {hard - SPARE} connections instead of {options.held}")
         options.held = hard - SPARE
-    factory = load(options.loop)
     for function, count in ((hold, options.held), (churn, options.churn)):
         if count:
-            with asyncio.Runner(loop_factory=factory) as runner:
-                runner.run(function(count))
+            IMPLS[options.loop].run(function(count))
     return 0
 
 

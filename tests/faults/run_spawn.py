@@ -6,44 +6,29 @@ Each failure has asyncio's exception.  Afterwards there is no descriptor, no chi
 spawn works, and over the second half the process has not grown.
 """
 
-import argparse
 import asyncio
 import errno
 import gc
 import os
-import resource
 import sys
 import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
+
+from support import IMPLS  # noqa: E402
+from support.long_runs import Memory, command_line  # noqa: E402
+from support.peers import descriptors  # noqa: E402
+from support.proc import has_children  # noqa: E402
+from support.watch import thread_count  # noqa: E402
+
 SLOPE = 8.0  # bytes by which the process may grow for each failure of the second half
-
-
-def load(name):
-    if name == "asyncio":
-        return asyncio.SelectorEventLoop
-    try:
-        import fastloop
-    except ModuleNotFoundError:
-        sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
-        import fastloop
-    return fastloop.Loop
-
-
-def rss():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
 
 
 def used():
     """What a failure could leave: descriptors, threads, children."""
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        children = True
-    except ChildProcessError:
-        children = False
-    return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task")), children
+    return descriptors(), thread_count(), has_children()
 
 
 def broken():
@@ -100,33 +85,24 @@ async def main(count):
     await work()
     await asyncio.sleep(0.001)
     before = used()
-    began, memory = time.monotonic(), []
+    began, memory = time.monotonic(), Memory(count)
     with tempfile.TemporaryDirectory() as folder:
         kinds = failures(folder)
         for number in range(count):
             _, args, keywords, kind, errno_ = kinds[number % len(kinds)]
             await fail(args, keywords, kind, errno_)
-            if number % max(1, count // 40) == 0:
-                gc.collect()
-                memory.append((number, rss()))
+            memory.look(number)
     took = time.monotonic() - began
     await asyncio.sleep(0)
     gc.collect()
     after = used()
     await work()
-    half = memory[len(memory) // 2:]
-    grown = half[-1][1] - half[0][1]
-    slope = grown / (half[-1][0] - half[0][0])
     print(f"{count} failures of {len(kinds)} kinds: {took:.1f} s, {after[0] - before[0]} descriptors more, "
-          f"{slope:.2f} bytes more for each", flush=True)
+          f"{memory.growth()[1]:.2f} bytes more for each", flush=True)
     assert after == before, (before, after)
-    assert os.environ.get("LD_PRELOAD") or slope <= SLOPE or grown < 512 * 1024, memory
+    memory.check(SLOPE)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--count", type=int, default=10_000)
-    parser.add_argument("--loop", default="fastloop", choices=["fastloop", "asyncio"])
-    options = parser.parse_args()
-    with asyncio.Runner(loop_factory=load(options.loop)) as runner:
-        runner.run(main(options.count))
+    options = command_line(__doc__, count=10_000).parse_args()
+    IMPLS[options.loop].run(main(options.count))

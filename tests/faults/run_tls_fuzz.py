@@ -7,7 +7,6 @@ sanitizer this is what looks for memory errors; by itself it finds crashes, hang
 that stay open, and data that nobody sent.
 """
 
-import argparse
 import asyncio
 import faulthandler
 import os
@@ -17,12 +16,8 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
 
-try:
-    import fastloop  # noqa: F401
-except ModuleNotFoundError:
-    sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
-
 from support import IMPLS  # noqa: E402
+from support.long_runs import command_line  # noqa: E402
 from support.net import Reports, io_settled  # noqa: E402
 from support.peers import descriptors  # noqa: E402
 from support.tls_mutants import throw_all  # noqa: E402
@@ -42,11 +37,7 @@ async def batch(numbers):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--count", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--loop", default="fastloop", choices=IMPLS)
-    options = parser.parse_args(arguments)
+    options = command_line(__doc__, count=20_000, seed=1).parse_args(arguments)
     impl = IMPLS[options.loop]
     began = time.monotonic()
     totals = [0, 0, 0]

@@ -8,20 +8,22 @@ refused in the handshake.  Afterwards there is no descriptor and no object more 
 over the second half the process does not grow.  All numbers are printed.
 """
 
-import argparse
 import asyncio
 import contextlib
 import gc
 import os
-import resource
 import ssl
-import subprocess
 import sys
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-CERTS = os.path.join(os.path.dirname(HERE), "tls", "certs")
-HOST = "127.0.0.1"
+sys.path.insert(0, os.path.dirname(HERE))
+
+from support import IMPLS, TESTS  # noqa: E402
+from support.long_runs import Echo, Memory, Other, command_line  # noqa: E402
+from support.peers import HOST, descriptors, until  # noqa: E402
+
+CERTS = os.path.join(TESTS, "tls", "certs")
 BATCH = 25
 SLOPE = 64.0  # bytes by which the process may grow for each connection of the second half
 PAGES = 1 << 20  # and no less than that is called growth: an SSL object that stays takes some 50 KiB
@@ -97,73 +99,9 @@ for line in sys.stdin:
 """
 
 
-def load(name):
-    if name == "asyncio":
-        return asyncio.SelectorEventLoop
-    try:
-        import fastloop
-    except ModuleNotFoundError:
-        sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
-        import fastloop
-    return fastloop.Loop
-
-
-def rss():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
-
-
-def descriptors():
-    return len(os.listdir("/proc/self/fd")) - 1
-
-
-class Echo(asyncio.Protocol):
-    alive = 0
-
-    def connection_made(self, transport):
-        self.transport = transport
-        Echo.alive += 1
-
-    def data_received(self, data):
-        if data == b"close":
-            self.transport.close()
-        else:
-            self.transport.write(data)
-
-    def connection_lost(self, exc):
-        Echo.alive -= 1
-
-
-class Other:
-    """The process of the other ends, asked in a thread."""
-
-    def __init__(self):
-        self.process = subprocess.Popen([sys.executable, "-S", "-c", OTHER, CERTS], text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    def _ask(self, line):
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline().split()
-        if not answer:
-            raise SystemExit(f"the other side did not {line!r}")
-        return answer
-
-    async def ask(self, line):
-        return await asyncio.wait_for(asyncio.to_thread(self._ask, line), 120)
-
-    def end(self):
-        self.process.stdin.close()
-        self.process.wait(30)
-        self.process.stdout.close()
-
-
-async def gone(limit=10):
-    end = time.monotonic() + limit
-    while Echo.alive:
-        if time.monotonic() > end:
-            raise SystemExit(f"{Echo.alive} connections were never lost")
-        await asyncio.sleep(0.002)
+async def gone():
+    if not await until(lambda: not Echo.alive):
+        raise SystemExit(f"{Echo.alive} connections were never lost")
     await asyncio.sleep(0.01)
 
 
@@ -210,47 +148,36 @@ async def as_client(other):
 
 
 async def many(role, count):
-    other = Other()
+    other = Other(OTHER, CERTS)
     try:
         batch, end = await role(other)
         for number in range(4):
             await batch(number * BATCH)
         gc.collect()
-        before, objects, began, memory = descriptors(), len(gc.get_objects()), time.monotonic(), []
+        before, objects, began = descriptors(), len(gc.get_objects()), time.monotonic()
         batches = max(4, count // BATCH)
+        memory = Memory(batches, BATCH)
         for number in range(batches):
             await batch(number * BATCH)
-            if number % max(1, batches // 40) == 0:
-                gc.collect()  # asyncio's own TLS leaves large cycles
-                memory.append((number * BATCH, rss()))
+            memory.look(number)  # it collects, for asyncio's own TLS leaves large cycles
         took = time.monotonic() - began
         gc.collect()
         more, left = len(gc.get_objects()) - objects, descriptors() - before
         end()
     finally:
         other.end()
-    half = memory[len(memory) // 2:]
-    grown = half[-1][1] - half[0][1]
-    slope = grown / (half[-1][0] - half[0][0])
     print(f"{role.__name__} {batches * BATCH}: {took:.1f} s, {left} descriptors more, {more} objects more, "
-          f"{slope:.1f} bytes more for each", flush=True)
+          f"{memory.growth()[1]:.1f} bytes more for each", flush=True)
     assert left == 0
     assert more < 100
-    # Some pages more or less are the allocator's; a sanitizer's keeps what was freed, for a while.
-    assert os.environ.get("LD_PRELOAD") or slope <= SLOPE or grown < PAGES, memory
+    memory.check(SLOPE, PAGES)
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--server", type=int, default=10_000)
-    parser.add_argument("--client", type=int, default=10_000)
-    parser.add_argument("--loop", default="fastloop", choices=["fastloop", "asyncio"])
-    options = parser.parse_args(arguments)
-    factory = load(options.loop)
+    options = command_line(__doc__, server=10_000, client=10_000).parse_args(arguments)
     for role, count in ((as_server, options.server), (as_client, options.client)):
         if count:
-            with asyncio.Runner(loop_factory=factory) as runner:
-                runner.run(many(role, count))
+            IMPLS[options.loop].run(many(role, count))
     return 0
 
 

@@ -3,27 +3,7 @@
 import pytest
 
 from support import FASTLOOP, check_child, same_child
-
-FORK = """
-    warnings.simplefilter("ignore")
-
-    def in_child(function):
-        "Run it in a forked child; print what happened there."
-        sys.stdout.flush()
-        pid = os.fork()
-        if pid == 0:
-            signal.alarm(10)
-            try:
-                try:
-                    print("child:", function())
-                except BaseException as exc:
-                    print("child:", type(exc).__name__, exc)
-                sys.stdout.flush()
-            finally:
-                os._exit(0)
-        _, status = os.waitpid(pid, 0)
-        print("status", status, flush=True)
-"""
+from support.forks import FORK
 
 
 def test_running_the_parents_loop_in_the_child_is_an_error():

@@ -10,43 +10,19 @@ import socket
 
 import pytest
 
-from support import ASYNCIO, FASTLOOP, PY, plain, same
+from support import ASYNCIO, FASTLOOP, PY, callbacks, plain, same
+from support.callbacks import EXCEPTIONS, LEAVING, STREAM, noted, once, throw
 from support.net import (
     Buffered, Datagrams, Notes, Reports, Stream, attach, better, datagram_pair, io_settled, neutral, settle_loop,
     stream_pair, take_now)
 
-
-class Odd(BaseException):
-    """An exception that is no Exception."""
+BUFFERED = ["get_buffer", "buffer_updated", "eof_received", "pause_writing", "connection_lost"]
 
 
-EXCEPTIONS = {
-    "ValueError": ValueError("from the callback"),
-    "OSError": OSError(5, "from the callback"),
-    "ConnectionResetError": ConnectionResetError(104, "from the callback"),
-    "BlockingIOError": BlockingIOError(11, "from the callback"),
-    "InterruptedError": InterruptedError(4, "from the callback"),
-    "StopIteration": StopIteration("from the callback"),
-    "CancelledError": asyncio.CancelledError("from the callback"),
-    "GeneratorExit": GeneratorExit("from the callback"),
-    "Odd": Odd("from the callback"),
-    "KeyboardInterrupt": KeyboardInterrupt("from the callback"),
-    "SystemExit": SystemExit(3),
-}
-LEAVING = ("KeyboardInterrupt", "SystemExit")
-
-
-class Story:
-    """One connection, led through its callbacks from outside of the loop."""
-
-    def __init__(self, impl, make, on, *, server=False, limits=100000, debug=False):
-        self.loop = impl.new_loop()
-        self.loop.set_debug(debug)
-        self.reports = Reports(self.loop)
-        self.trace = []
+class Story(callbacks.Story):
+    def __init__(self, impl, make, on, *, limits=100000, debug=False):
+        super().__init__(impl, make, on, debug=debug)
         self.left = []
-        self.server = None
-        self.protocol = make(on, self.trace)
         self.limits = limits
 
     def run(self, step):
@@ -148,49 +124,9 @@ class Story:
     def eof_written(self):
         return getattr(self.protocol, "wrote_eof", False)
 
-    def end(self):
-        for task in asyncio.all_tasks(self.loop):
-            task.cancel()
-        self.loop.call_soon(self.loop.stop)
-        self.loop.run_forever()
-        self.protocol.transport = None
-        self.protocol.on.clear()
-        self.loop.set_exception_handler(None)
-        self.loop.close()
-
 
 def tell(impl, make, on, **kwargs):
-    story = Story(impl, make, on, **kwargs)
-    try:
-        return story.lead()
-    finally:
-        story.end()
-
-
-def once(action):
-    """An action that is done only the first time."""
-    done = []
-
-    def act(p, *args):
-        if not done:
-            done.append(1)
-            return action(p, *args)
-        return None
-    return act
-
-
-def throw(name):
-    def action(p, *args):
-        exc = EXCEPTIONS[name]
-        if isinstance(exc, OSError):
-            raise type(exc)(*exc.args)
-        raise type(exc)(*exc.args)
-    return action
-
-
-STREAM = ["connection_made", "data_received", "eof_received", "pause_writing", "resume_writing",
-          "connection_lost"]
-BUFFERED = ["get_buffer", "buffer_updated", "eof_received", "pause_writing", "connection_lost"]
+    return Story(impl, make, on, **kwargs).tell()
 
 
 @pytest.mark.parametrize("name", EXCEPTIONS)
@@ -338,55 +274,19 @@ class Next(Notes):
         self.note("next resume_writing")
 
 
-def _switch(p, *args):
-    other = Next(None, p.trace)
-    other.transport = p.transport
-    p.transport.set_protocol(other)
-
-
-def _switch_to_buffered(p, *args):
-    other = Buffered(None, p.trace)
-    other.transport = p.transport
-    p.transport.set_protocol(other)
-
-
-def _switch_back(p, *args):
-    _switch(p)
-    p.transport.set_protocol(p)
-
-
 def _write_eof(p, *args):
     p.wrote_eof = True
     p.transport.write_eof()
 
 
-def _stop(p, *args):
-    asyncio.get_running_loop().stop()
-
-
 ACTIONS = {
-    "close": lambda p, *a: p.transport.close(),
-    "abort": lambda p, *a: p.transport.abort(),
-    "close and abort": lambda p, *a: (p.transport.close(), p.transport.abort()),
-    "abort and close": lambda p, *a: (p.transport.abort(), p.transport.close()),
-    "pause": lambda p, *a: p.transport.pause_reading(),
-    "resume": lambda p, *a: p.transport.resume_reading(),
-    "pause, then resume": lambda p, *a: (p.transport.pause_reading(), p.transport.resume_reading()),
-    "pause for a while": lambda p, *a: (
-        p.transport.pause_reading(), asyncio.get_running_loop().call_soon(p.transport.resume_reading)),
-    "write": lambda p, *a: p.transport.write(b"w"),
-    "write much": lambda p, *a: p.transport.write(bytes(300000)),
-    "write and close": lambda p, *a: (p.transport.write(b"w"), p.transport.close()),
-    "write much and close": lambda p, *a: (p.transport.write(bytes(300000)), p.transport.close()),
-    "write much and abort": lambda p, *a: (p.transport.write(bytes(300000)), p.transport.abort()),
+    **callbacks.ACTIONS,
+    **callbacks.switches(Next, Buffered),
+    "abort and close": callbacks.calls("abort", "close"),
     "write_eof": _write_eof,
     "write and write_eof": lambda p, *a: (p.transport.write(b"w"), _write_eof(p)),
-    "set_protocol": _switch,
-    "set_protocol to a BufferedProtocol": _switch_to_buffered,
-    "set_protocol and back": _switch_back,
     "set_protocol(None) and back": lambda p, *a: (p.transport.set_protocol(None), p.transport.set_protocol(p)),
     "limits": lambda p, *a: p.transport.set_write_buffer_limits(0),
-    "stop": _stop,
 }
 
 # asyncio's releases before 3.14 lose a connection twice here (gh-156512).
@@ -397,34 +297,16 @@ TWICE = {("resume_writing", action) for action in
 class Stopping(Story):
     """A story in which stop() may end a run early."""
 
-    def run(self, step):
-        task = self.loop.create_task(step)
-        for _ in range(20):
-            try:
-                self.loop.run_until_complete(task)
-                return
-            except RuntimeError as exc:
-                assert "Event loop stopped before Future completed" in str(exc)
-                self.trace.append(("stopped",))
-        raise AssertionError("stopped again and again")
+    run = callbacks.Story.run
+
+
+def state(transport):
+    return transport.is_closing(), transport.is_reading()
 
 
 def act(impl, make, callback, action, always=False):
-    def noted(p, *args):
-        p.trace.append(("before",))
-        try:
-            result = ACTIONS[action](p, *args)
-        except Exception as exc:
-            p.trace.append(("raised", type(exc).__name__, str(exc)))
-        else:
-            del result
-            p.trace.append(("after", p.transport.is_closing(), p.transport.is_reading()))
-    story = Stopping(impl, make, {callback: noted if always else once(noted)})
-    try:
-        found = story.lead()
-    finally:
-        story.end()
-    return found
+    acting = noted(ACTIONS[action], state)
+    return Stopping(impl, make, {callback: acting if always else once(acting)}).tell()
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -595,34 +477,15 @@ DATAGRAM = ["connection_made", "datagram_received", "error_received", "pause_wri
             "connection_lost"]
 
 DATAGRAM_ACTIONS = {
-    "close": lambda p, *a: p.transport.close(),
-    "abort": lambda p, *a: p.transport.abort(),
+    **{name: callbacks.ACTIONS[name] for name in ("close", "abort", "pause", "pause, then resume", "stop")},
     "sendto": lambda p, *a: p.transport.sendto(b"w"),
     "sendto and close": lambda p, *a: (p.transport.sendto(b"w"), p.transport.close()),
     "set_protocol": lambda p, *a: p.transport.set_protocol(p),
-    "pause": lambda p, *a: p.transport.pause_reading(),
-    "pause, then resume": lambda p, *a: (p.transport.pause_reading(), p.transport.resume_reading()),
-    "stop": _stop,
 }
 
 
-class DatagramStory(Stopping):
+class DatagramStory(callbacks.Story):
     """An endpoint on a unix datagram pair, led through its callbacks."""
-
-    def run(self, step):
-        task = self.loop.create_task(step)
-        for _ in range(20):
-            try:
-                self.loop.run_until_complete(task)
-                return
-            except (KeyboardInterrupt, SystemExit) as exc:
-                self.trace.append(("left", type(exc).__name__))
-                if task.done():
-                    return
-            except RuntimeError as exc:
-                assert "Event loop stopped before Future completed" in str(exc)
-                self.trace.append(("stopped",))
-        raise AssertionError("stopped again and again")
 
     def lead(self):
         p = self.protocol
@@ -698,11 +561,7 @@ class DatagramStory(Stopping):
 
 
 def tell_datagrams(impl, on):
-    story = DatagramStory(impl, Datagrams, on)
-    try:
-        return story.lead()
-    finally:
-        story.end()
+    return DatagramStory(impl, Datagrams, on).tell()
 
 
 @pytest.mark.parametrize("name", EXCEPTIONS)
@@ -735,27 +594,20 @@ def test_datagram_callback_raises(callback, name):
 @pytest.mark.parametrize("action", DATAGRAM_ACTIONS)
 @pytest.mark.parametrize("callback", DATAGRAM)
 def test_datagram_callback_acts(callback, action):
-    def noted(p, *args):
-        p.trace.append(("before",))
-        try:
-            DATAGRAM_ACTIONS[action](p, *args)
-        except Exception as exc:
-            p.trace.append(("raised", type(exc).__name__, str(exc)))
-        else:
-            p.trace.append(("after", p.transport.is_closing(), p.transport.is_reading()))
+    acting = noted(DATAGRAM_ACTIONS[action], state)
     if callback == "resume_writing" and ("close" in action or action == "abort"):
         # asyncio ends the connection twice, as streams did before gh-156512.
         if not better(FASTLOOP, "datagram"):
             return
-        story = plain(tell_datagrams(FASTLOOP, {callback: once(noted)}))
+        story = plain(tell_datagrams(FASTLOOP, {callback: once(acting)}))
     elif callback in ("error_received", "connection_lost") and action.startswith("sendto"):
         # When error_received() comes differs; asyncio even calls it after connection_lost().
         for impl in (ASYNCIO, FASTLOOP):
-            story = plain(tell_datagrams(impl, {callback: once(noted)}))
+            story = plain(tell_datagrams(impl, {callback: once(acting)}))
         if better(FASTLOOP, "datagram"):
             assert [e[0] for e in story["trace"] if e[0] not in ("before", "after")][-1] == "connection_lost"
     else:
-        story = same(lambda impl: tell_datagrams(impl, {callback: once(noted)}))
+        story = same(lambda impl: tell_datagrams(impl, {callback: once(acting)}))
     names = [e[0] for e in story["trace"]]
     assert callback in names and "before" in names
     assert story["reports"] == []

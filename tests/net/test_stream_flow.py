@@ -10,7 +10,7 @@ import pytest
 
 from support import PY, same
 from support.net import (
-    KINDS, LIMIT, Buffered, Peer, Stream, attach, better, connected, io_settled, settle_loop,
+    KINDS, LIMIT, Buffered, Peer, Stream, attach, better, connected, io_settled, put, settle_loop,
     stream_pair, take, take_all, take_now)
 
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -18,15 +18,6 @@ protocols = pytest.mark.parametrize("protocol", [Stream, Buffered])
 methods = pytest.mark.parametrize("method", ["write", "writelines"])
 
 BIG = random.Random(1).randbytes(1 << 20) * 8
-
-
-def put(transport, method, data):
-    """Write `data` in the way of that name."""
-    if method == "write":
-        transport.write(data)
-    else:
-        half = len(data) // 2
-        transport.writelines([data[:half], data[half:]])
 
 
 # Back-pressure

@@ -1,18 +1,12 @@
 """What the tests of child processes share: the ways that fastloop has to a child, and a look for zombies."""
 
-import gc
 import os
 import subprocess
 
 import pytest
 
 from fastloop import _processes
-
-
-@pytest.fixture(autouse=True, scope="module")
-def frozen():
-    gc.collect()
-    gc.freeze()
+from support.fixtures import frozen  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

@@ -3,27 +3,10 @@ callbacks, child processes and connections of the parent, multiprocessing and po
 
 import pytest
 
-from support import FASTLOOP, check_child, same_child
+from support import FASTLOOP, check_child, forks, same_child
 
-FORK = """
-    warnings.simplefilter("ignore")
+FORK = forks.FORK + """
     from support.proc import *
-
-    def in_child(function):
-        "Run it in a forked child; print what happened there, and how the child ended."
-        sys.stdout.flush()
-        pid = os.fork()
-        if pid == 0:
-            signal.alarm(10)
-            try:
-                try:
-                    print("child:", function())
-                except BaseException as exc:
-                    print("child:", type(exc).__name__, exc)
-                sys.stdout.flush()
-            finally:
-                os._exit(0)
-        print("status", os.waitpid(pid, 0)[1], flush=True)
 """
 
 USES = {

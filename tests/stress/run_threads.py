@@ -7,7 +7,6 @@ First each of N threads hands in N calls as fast as it can, while the loop runs,
 Then work goes through the default executor, and from its threads back into the loop.
 """
 
-import argparse
 import asyncio
 import os
 import sys
@@ -15,18 +14,12 @@ import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
+
+from support import IMPLS  # noqa: E402
+from support.long_runs import command_line  # noqa: E402
+
 AHEAD = 20_000  # how many calls may be under way for each thread: the queue is memory
-
-
-def load(name):
-    if name == "asyncio":
-        return asyncio.SelectorEventLoop
-    try:
-        import fastloop
-    except ModuleNotFoundError:
-        sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
-        import fastloop
-    return fastloop.Loop
 
 
 class Sequence:
@@ -133,16 +126,11 @@ def many_loops(factory, threads, rounds):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--threads", type=int, default=8)
-    parser.add_argument("--calls", type=int, default=1_000_000)
-    parser.add_argument("--jobs", type=int, default=50_000)
-    parser.add_argument("--loop", default="fastloop", choices=["fastloop", "asyncio"])
+    parser = command_line(__doc__, threads=8, calls=1_000_000, jobs=50_000)
     parser.add_argument("--switch", type=float, default=1e-4, help="seconds until a thread gives the GIL away")
     options = parser.parse_args()
     sys.setswitchinterval(options.switch)
-    made = load(options.loop)
-    flood(made, options.threads, options.calls)
-    with asyncio.Runner(loop_factory=made) as main_runner:
-        main_runner.run(work_through(options.jobs))
-    many_loops(made, options.threads, max(1, options.jobs // 500))
+    impl = IMPLS[options.loop]
+    flood(impl.Loop, options.threads, options.calls)
+    impl.run(work_through(options.jobs))
+    many_loops(impl.Loop, options.threads, max(1, options.jobs // 500))

@@ -13,12 +13,16 @@ import subprocess
 import sys
 import textwrap
 
-import fastloop
-
-PY = sys.version_info[:2]
-
 TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ROOT = os.path.dirname(TESTS)
+
+try:
+    import fastloop
+except ModuleNotFoundError:  # none is installed, and a program of tests/ was started by its path
+    sys.path.insert(0, ROOT)
+    import fastloop
+
+PY = sys.version_info[:2]
 
 
 class Impl:
@@ -181,6 +185,15 @@ def check_child(impl, code, **kwargs):
     done = child(impl, code, **kwargs)
     assert done.returncode == 0, (
         f"child exited with {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done.stdout
+
+
+def check_program(path, *arguments, limit=100):
+    """Run a program of tests/ in a child that must exit with status 0; returns what it printed."""
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
+    done = subprocess.run([sys.executable, "-P", "-W", "ignore", os.path.join(TESTS, path), *arguments],
+                          capture_output=True, text=True, env=env, timeout=limit)
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 

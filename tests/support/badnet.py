@@ -13,10 +13,11 @@ from support import ASYNCIO
 from support.net import BAD_NETWORK
 
 
-def leave_out(folder, unfit, config, items):
-    """Take what `unfit` ({reason: names}) lists out of `items`, as far as it lies in `folder`."""
+def leave_out(conftest, unfit, config, items):
+    """Take what `unfit` ({reason: names}) lists out of `items`, as far as it lies in the folder of that conftest."""
     if not BAD_NETWORK:
         return
+    folder = os.path.dirname(os.path.abspath(conftest))
     unfit = [entry for entries in unfit.values() for entry in entries]
     used = set()
 

@@ -205,6 +205,15 @@ def take_now(sock, count=1 << 30):
     return bytes(got)
 
 
+def put(transport, method, data):
+    """Write `data` with the method of that name: "write" or "writelines"."""
+    if method == "write":
+        transport.write(data)
+    else:
+        half = len(data) // 2
+        transport.writelines([data[:half], data[half:]])
+
+
 async def fill(transport, chunk=b"f" * 65536, limit=1 << 26):
     """Write until the kernel takes no more; returns how many bytes were written."""
     sent = 0

@@ -1,11 +1,7 @@
-"""What pytest has gathered so far makes no later look for leaks slower; and what to leave out on a bad network."""
-
-import gc
-import os
-
-import pytest
+"""What to leave out on a bad network."""
 
 from support.badnet import leave_out
+from support.fixtures import frozen  # noqa: F401
 
 NOT_ON_A_BAD_NETWORK = {
     "which write fills a buffer, and how soon there is room again": (
@@ -32,10 +28,4 @@ NOT_ON_A_BAD_NETWORK = {
 
 
 def pytest_collection_modifyitems(config, items):
-    leave_out(os.path.dirname(os.path.abspath(__file__)), NOT_ON_A_BAD_NETWORK, config, items)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def frozen():
-    gc.collect()
-    gc.freeze()
+    leave_out(__file__, NOT_ON_A_BAD_NETWORK, config, items)

@@ -11,31 +11,13 @@ import ssl
 
 import pytest
 
-from support import FASTLOOP, PY, plain, same
-from support.net import Reports, Stream, io_settled, stream_pair
+from support import FASTLOOP, PY, callbacks, plain, same
+from support.callbacks import LEAVING, STREAM, calls, noted, once, throw
+from support.net import Stream, io_settled, stream_pair
 from support.tls import Buffered, Far, client_context, lost, secured, server_context, wrapping
 
-
-class Odd(BaseException):
-    """An exception that is no Exception."""
-
-
-EXCEPTIONS = {
-    "ValueError": lambda: ValueError("from the callback"),
-    "OSError": lambda: OSError(5, "from the callback"),
-    "ConnectionResetError": lambda: ConnectionResetError(104, "from the callback"),
-    "BlockingIOError": lambda: BlockingIOError(11, "from the callback"),
-    "StopIteration": lambda: StopIteration("from the callback"),
-    "CancelledError": lambda: asyncio.CancelledError("from the callback"),
-    "GeneratorExit": lambda: GeneratorExit("from the callback"),
-    "Odd": lambda: Odd("from the callback"),
-    "KeyboardInterrupt": lambda: KeyboardInterrupt("from the callback"),
-    "SystemExit": lambda: SystemExit(3),
-}
-LEAVING = ("KeyboardInterrupt", "SystemExit")
-
-STREAM = ["connection_made", "data_received", "eof_received", "pause_writing", "resume_writing", "connection_lost"]
 BUFFERED = ["get_buffer", "buffer_updated", "eof_received", "connection_lost"]
+RAISED = [name for name in callbacks.EXCEPTIONS if name != "InterruptedError"]
 
 
 @functools.cache
@@ -44,33 +26,12 @@ def context(server_side):
     return server_context() if server_side else client_context()
 
 
-class Story:
-    """One connection, led through its callbacks from outside of the loop, so that exceptions may leave that."""
-
+class Story(callbacks.Story):
     def __init__(self, impl, make, on, *, server_side=True, upgrade=False, ending="close_notify"):
-        self.loop = impl.new_loop()
-        self.reports = Reports(self.loop)
-        self.trace = []
-        self.protocol = make(on, self.trace)
+        super().__init__(impl, make, on)
         self.server_side = server_side
         self.upgrade = upgrade
         self.ending = ending
-
-    def run(self, step):
-        """Run a coroutine, again if an exception or stop() left the loop."""
-        task = self.loop.create_task(step)
-        for _ in range(30):
-            try:
-                self.loop.run_until_complete(task)
-                return
-            except (KeyboardInterrupt, SystemExit) as exc:
-                self.trace.append(("left", type(exc).__name__))
-            except RuntimeError as exc:
-                assert "Event loop stopped before Future completed" in str(exc)
-                self.trace.append(("stopped",))
-            if task.done():
-                return
-        raise AssertionError("stopped again and again")
 
     async def make(self, sock):
         p = self.protocol
@@ -167,44 +128,13 @@ class Story:
         return {"trace": self.trace, "reports": self.reports.take(), "connecting": outcome, "socket closed": closed,
                 "state": state, "got": len(far.plain)}
 
-    def end(self):
-        for task in asyncio.all_tasks(self.loop):
-            task.cancel()
-        self.loop.call_soon(self.loop.stop)
-        self.loop.run_forever()
-        self.protocol.transport = None
-        self.protocol.on.clear()
-        self.loop.set_exception_handler(None)
-        self.loop.close()
-
 
 async def settled_away():
     await io_settled(3)
 
 
 def tell(impl, make, on, **kwargs):
-    story = Story(impl, make, on, **kwargs)
-    try:
-        return story.lead()
-    finally:
-        story.end()
-
-
-def once(action):
-    done = []
-
-    def act(p, *args):
-        if not done:
-            done.append(1)
-            return action(p, *args)
-        return None
-    return act
-
-
-def throw(name):
-    def action(p, *args):
-        raise EXCEPTIONS[name]()
-    return action
+    return Story(impl, make, on, **kwargs).tell()
 
 
 # With an upgrade connection_made() comes in clear, and what it does has nothing to do with TLS.
@@ -213,14 +143,14 @@ SETTINGS = [(variant, callback) for variant in ("client", "upgrade", "FIN") for 
 KEYWORDS = {"client": {"server_side": False}, "upgrade": {"upgrade": True}, "FIN": {"ending": "FIN"}}
 
 
-@pytest.mark.parametrize("name", EXCEPTIONS)
+@pytest.mark.parametrize("name", RAISED)
 @pytest.mark.parametrize("callback", STREAM)
 def test_callback_raises(callback, name):
     story = same(lambda impl: tell(impl, Stream, {callback: once(throw(name))}))
     check_raising(story, callback, name)
 
 
-@pytest.mark.parametrize("name", EXCEPTIONS)
+@pytest.mark.parametrize("name", RAISED)
 @pytest.mark.parametrize("callback", BUFFERED)
 def test_buffered_callback_raises(callback, name):
     story = same(lambda impl: tell(impl, Buffered, {callback: once(throw(name))}))
@@ -248,53 +178,14 @@ def check_raising(story, callback, name):
 
 # What callbacks may call
 
-def _switch(p, *args):
-    other = Stream(None, p.trace)
-    other.transport = p.transport
-    p.transport.set_protocol(other)
-
-
-def _switch_to_buffered(p, *args):
-    other = Buffered(None, p.trace)
-    other.transport = p.transport
-    p.transport.set_protocol(other)
-
-
-def _switch_back(p, *args):
-    _switch(p)
-    p.transport.set_protocol(p)
-
-
-def _again(*names):
-    def action(p, *args):
-        for name in names:
-            getattr(p.transport, name)()
-    return action
-
-
 ACTIONS = {
-    "close": _again("close"),
-    "abort": _again("abort"),
-    "close and abort": _again("close", "abort"),
-    "pause": _again("pause_reading"),
-    "resume": _again("resume_reading"),
-    "pause, then resume": _again("pause_reading", "resume_reading"),
-    "pause for a while": lambda p, *a: (
-        p.transport.pause_reading(), asyncio.get_running_loop().call_soon(p.transport.resume_reading)),
-    "pause and close": _again("pause_reading", "close"),
-    "write": lambda p, *a: p.transport.write(b"w"),
+    **callbacks.ACTIONS,
+    **callbacks.switches(Stream, Buffered),
+    "pause and close": calls("pause_reading", "close"),
     "writelines": lambda p, *a: p.transport.writelines([b"w", b"x"]),
-    "write much": lambda p, *a: p.transport.write(bytes(300000)),
     "write much twice": lambda p, *a: (p.transport.write(bytes(300000)), p.transport.write(bytes(300000))),
-    "write and close": lambda p, *a: (p.transport.write(b"w"), p.transport.close()),
-    "write much and close": lambda p, *a: (p.transport.write(bytes(300000)), p.transport.close()),
-    "write much and abort": lambda p, *a: (p.transport.write(bytes(300000)), p.transport.abort()),
-    "set_protocol": _switch,
-    "set_protocol to a BufferedProtocol": _switch_to_buffered,
-    "set_protocol and back": _switch_back,
     "limits": lambda p, *a: p.transport.set_write_buffer_limits(high=100, low=10),
     "read limits": lambda p, *a: p.transport.set_read_buffer_limits(high=10, low=1),
-    "stop": lambda p, *a: asyncio.get_running_loop().stop(),
 }
 
 
@@ -303,15 +194,8 @@ TWICE = {("resume_writing", action) for action in ("abort", "close and abort", "
 
 
 def act(impl, make, callback, action, always=False, **settings):
-    def noted(p, *args):
-        p.trace.append(("before",))
-        try:
-            ACTIONS[action](p, *args)
-        except Exception as exc:
-            p.trace.append(("raised", type(exc).__name__, str(exc)))
-        else:
-            p.trace.append(("after", p.transport.is_closing()))
-    return tell(impl, make, {callback: noted if always else once(noted)}, **settings)
+    acting = noted(ACTIONS[action], lambda transport: [transport.is_closing()])
+    return tell(impl, make, {callback: acting if always else once(acting)}, **settings)
 
 
 def told(callback, action, **settings):

@@ -12,7 +12,7 @@ import ssl
 import pytest
 
 from support import same
-from support.net import LIMIT, Stream, io_settled
+from support.net import LIMIT, Stream, io_settled, put
 from support.tls import NAME, Buffered, better, client_context, secured, server_context
 
 sides = pytest.mark.parametrize("server_side", [True, False], ids=["server", "client"])
@@ -25,14 +25,6 @@ BIG = random.Random(9).randbytes(1 << 20) * 8
 # What the transport below keeps before it pauses TLS, and what the kernel may take on a pair with small buffers.
 BELOW = 64 * 1024
 KERNEL = 512 * 1024
-
-
-def put(transport, method, data):
-    if method == "write":
-        transport.write(data)
-    else:
-        half = len(data) // 2
-        transport.writelines([data[:half], data[half:]])
 
 
 # Writing

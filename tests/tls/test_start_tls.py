@@ -33,16 +33,33 @@ def far_of(sock, server_side, context=None):
     return Far(sock, context or (client_context() if server_side else server_context()), server_side=not server_side)
 
 
-@contextlib.asynccontextmanager
-async def upgraded(p, server_side=True, kind="unix", buffers=None, **keywords):
-    """(plain transport, TLS transport, far end)."""
+async def in_clear(p, kind="unix", buffers=None):
+    """(our socket, its transport, the peer's socket)."""
     ours, sock = stream_pair(kind, buffers)
-    below = await attach(p, ours)
+    return ours, await attach(p, ours), sock
+
+
+async def handshake(below, p, sock, server_side, **keywords):
+    """Upgrade, and shake hands with the peer: (TLS transport, far end)."""
     task = upgrading(below, p, server_side, **keywords)
     far = far_of(sock, server_side)
     await far.handshake()
-    transport = await task
-    del task
+    return await task, far
+
+
+async def aborted(transport, p, far):
+    """The end of a test: abort the near end and close the far one."""
+    transport.abort()
+    await lost(p)
+    far.close()
+    await io_settled()
+
+
+@contextlib.asynccontextmanager
+async def upgraded(p, server_side=True, kind="unix", buffers=None, **keywords):
+    """(plain transport, TLS transport, far end)."""
+    ours, below, sock = await in_clear(p, kind, buffers)
+    transport, far = await handshake(below, p, sock, server_side, **keywords)
     try:
         yield below, transport, far
     finally:
@@ -54,6 +71,14 @@ async def upgraded(p, server_side=True, kind="unix", buffers=None, **keywords):
         ours.close()
 
 
+async def both_upgraded(a, left, b, right):
+    """Both ends are ours: a server's and a client's. Their protocols have the TLS transports then."""
+    loop = asyncio.get_running_loop()
+    left.transport, right.transport = await asyncio.gather(
+        loop.start_tls(a, left, server_context(), server_side=True),
+        loop.start_tls(b, right, client_context(), server_hostname=NAME))
+
+
 # The upgrade
 
 @sides
@@ -63,16 +88,12 @@ def test_upgrade(server_side, protocol):
     def body(impl):
         async def main():
             p = protocol()
-            ours, sock = stream_pair("tcp4")
-            below = await attach(p, ours)
+            ours, below, sock = await in_clear(p, "tcp4")
             sock.send(b"STARTTLS\n")
             await p.until(lambda: p.received)
             below.write(b"go ahead\n")
             assert await take(sock, 9) == b"go ahead\n"
-            task = upgrading(below, p, server_side)
-            far = far_of(sock, server_side)
-            await far.handshake()
-            transport = await task
+            transport, far = await handshake(below, p, sock, server_side)
             assert transport is not below
             assert transport.get_protocol() is p
             info = transport.get_extra_info
@@ -102,8 +123,7 @@ def test_hello_is_there_before_the_upgrade(server_side, version):
     def body(impl):
         async def main():
             p = Stream()
-            ours, sock = stream_pair()
-            below = await attach(p, ours)
+            ours, below, sock = await in_clear(p)
             below.pause_reading()
             far = far_of(sock, server_side, (client_context if server_side else server_context)(version=version))
             if server_side:
@@ -142,10 +162,7 @@ def test_start_tls_from_data_received():
             await far.send(b"inside")
             transport = await tasks.pop()
             await p.wait("data_received", 2)
-            transport.abort()
-            await lost(p)
-            far.close()
-            await io_settled()
+            await aborted(transport, p, far)
             return p.trace
         return impl.run(main())
     assert same(body) == [["connection_made"], ["data_received", b"STARTTLS"], ["data_received", b"inside"],
@@ -192,13 +209,9 @@ def test_paused_transport(server_side):
     def body(impl):
         async def main():
             p = Stream()
-            ours, sock = stream_pair()
-            below = await attach(p, ours)
+            ours, below, sock = await in_clear(p)
             below.pause_reading()
-            task = upgrading(below, p, server_side)
-            far = far_of(sock, server_side)
-            await far.handshake()
-            transport = await task
+            transport, far = await handshake(below, p, sock, server_side)
             reading = transport.is_reading()
             transport.pause_reading()
             await far.send(b"later")
@@ -206,10 +219,7 @@ def test_paused_transport(server_side):
             before = p.trace[:]
             transport.resume_reading()
             await p.wait("data_received")
-            transport.abort()
-            await lost(p)
-            far.close()
-            await io_settled()
+            await aborted(transport, p, far)
             return reading, before, p.trace
         return impl.run(main())
     reading, before, _ = same(body)
@@ -227,8 +237,7 @@ def test_clear_text_unsent_before_the_upgrade(impl, size):
 
     async def main():
         p = Stream()
-        ours, sock = stream_pair(buffers=65536)
-        below = await attach(p, ours)
+        ours, below, sock = await in_clear(p, buffers=65536)
         data = (BIG * 3)[:size]
         below.write(data)
         task = upgrading(below, p, False)
@@ -239,10 +248,7 @@ def test_clear_text_unsent_before_the_upgrade(impl, size):
         transport.write(b"secret")
         assert await far.take(6) == b"secret"
         assert p.names().count("pause_writing") == p.names().count("resume_writing") == (size > 10)
-        transport.abort()
-        await lost(p)
-        far.close()
-        await io_settled()
+        await aborted(transport, p, far)
     impl.run(main())
 
 
@@ -251,8 +257,7 @@ def test_nothing_is_delivered_before_the_handshake_is_done():
     def body(impl):
         async def main():
             p = Stream()
-            ours, sock = stream_pair()
-            below = await attach(p, ours)
+            ours, below, sock = await in_clear(p)
             task = upgrading(below, p, True)
             sock.send(b"MAIL FROM: mallory\r\n")
             found = await result_of(task)
@@ -273,8 +278,7 @@ def test_upgrade_fails(server_side):
         async def main():
             reports = Reports(asyncio.get_running_loop())
             p = Stream()
-            ours, sock = stream_pair()
-            below = await attach(p, ours)
+            ours, below, sock = await in_clear(p)
             near = server_context(clients="ca") if server_side else client_context("stranger")
             task = upgrading(below, p, server_side, near=near)
             far = far_of(sock, server_side)
@@ -297,8 +301,7 @@ def test_handshake_timeout(server_side):
     def body(impl):
         async def main():
             p = Stream()
-            ours, sock = stream_pair()
-            below = await attach(p, ours)
+            ours, below, sock = await in_clear(p)
             task = upgrading(below, p, server_side, ssl_handshake_timeout=0.05)
             found = await result_of(task)
             await io_settled()
@@ -318,8 +321,7 @@ def test_peer_leaves_amid_the_handshake(server_side, how):
     def body(impl):
         async def main():
             p = Stream()
-            ours, sock = stream_pair()
-            below = await attach(p, ours)
+            ours, below, sock = await in_clear(p)
             task = upgrading(below, p, server_side)
             await io_settled()
             if how == "alert":
@@ -362,8 +364,7 @@ def test_start_tls_on_a_closed_transport(impl):
         for how in ("close", "abort"):
             for settled in (True, False):
                 p = Stream()
-                ours, sock = stream_pair()
-                below = await attach(p, ours)
+                ours, below, sock = await in_clear(p)
                 getattr(below, how)()
                 if settled:
                     await lost(p)
@@ -382,8 +383,7 @@ def test_transport_below_is_closed_amid_the_handshake(how, impl):
 
     async def main():
         p = Stream()
-        ours, sock = stream_pair()
-        below = await attach(p, ours)
+        ours, below, sock = await in_clear(p)
         task = upgrading(below, p, True)
         await io_settled()
         getattr(below, how)()
@@ -401,8 +401,7 @@ def test_arguments():
         async def main():
             loop = asyncio.get_running_loop()
             p = Stream()
-            ours, sock = stream_pair()
-            below = await attach(p, ours)
+            ours, below, sock = await in_clear(p)
             found = []
             for context in (None, True, "context", ssl.SSLContext):
                 found.append((await result_of(loop.start_tls(below, p, context)))[:1])
@@ -459,12 +458,8 @@ def test_tls_in_tls(server_side):
     def body(impl):
         async def main():
             p = Stream()
-            ours, sock = stream_pair()
-            below = await attach(p, ours)
-            task = upgrading(below, p, server_side)
-            outer = far_of(sock, server_side)
-            await outer.handshake()
-            middle = await task
+            ours, below, sock = await in_clear(p)
+            middle, outer = await handshake(below, p, sock, server_side)
             near = server_context("server_rsa") if server_side else client_context()
             task = upgrading(middle, p, server_side, near=near)
             inner = Inner(outer, client_context() if server_side else server_context("server_rsa"), not server_side)
@@ -541,14 +536,11 @@ class Inner:
 def test_tls_in_tls_between_two_of_ours(impl):
     """Both ends on one loop: a megabyte each way through two layers, and close() of the inner one."""
     async def main():
-        loop = asyncio.get_running_loop()
         a, b = stream_pair()
         left, right = Stream(), Stream()
         left.transport, right.transport = await attach(left, a), await attach(right, b)
         for _ in range(2):
-            left.transport, right.transport = await asyncio.gather(
-                loop.start_tls(left.transport, left, server_context(), server_side=True),
-                loop.start_tls(right.transport, right, client_context(), server_hostname=NAME))
+            await both_upgraded(left.transport, left, right.transport, right)
         left.transport.write(BIG)
         right.transport.write(BIG[::-1])
         await left.until(lambda: len(left.received) == len(BIG))
@@ -602,12 +594,6 @@ class Memory(asyncio.Transport):
         self.inbox = bytearray()
         self.eof = False
         self.written = 0
-
-    @classmethod
-    def pair(cls, loop, piece=None):
-        a, b = cls(loop, piece), cls(loop, piece)
-        a.other, b.other = b, a
-        return a, b
 
     def set_protocol(self, protocol):
         self.protocol = protocol
@@ -684,19 +670,24 @@ class Memory(asyncio.Transport):
             self.protocol.connection_lost(exc)
 
 
+def foreign(piece=None):
+    """Two such transports that belong together, each with its protocol."""
+    loop = asyncio.get_running_loop()
+    a, b = Memory(loop, piece), Memory(loop, piece)
+    a.other, b.other = b, a
+    left, right = Stream(), Stream()
+    a.set_protocol(left), b.set_protocol(right)
+    return a, left, b, right
+
+
 @pytest.mark.parametrize("piece", [None, 1000, 7])
 def test_foreign_transports(piece):
     """start_tls() takes whatever says that it is fit, and asks nothing of it but what transports have."""
     def body(impl):
         async def main():
-            loop = asyncio.get_running_loop()
-            a, b = Memory.pair(loop, piece)
-            left, right = Stream(), Stream()
-            a.set_protocol(left), b.set_protocol(right)
+            a, left, b, right = foreign(piece)
             size = 3000 if piece == 7 else len(BIG)
-            left.transport, right.transport = await asyncio.gather(
-                loop.start_tls(a, left, server_context(), server_side=True),
-                loop.start_tls(b, right, client_context(), server_hostname=NAME))
+            await both_upgraded(a, left, b, right)
             left.transport.write(BIG[:size])
             right.transport.writelines([BIG[:size], b"end"])
             await left.until(lambda: len(left.received) == size + 3)
@@ -719,9 +710,7 @@ def test_foreign_transport_fails():
     def body(impl):
         async def main():
             loop = asyncio.get_running_loop()
-            a, b = Memory.pair(loop)
-            left, right = Stream(), Stream()
-            a.set_protocol(left), b.set_protocol(right)
+            a, left, b, right = foreign()
             results = await asyncio.gather(
                 result_of(loop.start_tls(a, left, server_context(), server_side=True)),
                 result_of(loop.start_tls(b, right, client_context("stranger"), server_hostname=NAME)))
@@ -736,13 +725,8 @@ def test_foreign_transport_fails():
 def test_foreign_transport_pauses_us(impl):
     """pause_writing() from below stops TLS from handing more down, and in the end the application from writing."""
     async def main():
-        loop = asyncio.get_running_loop()
-        a, b = Memory.pair(loop)
-        left, right = Stream(), Stream()
-        a.set_protocol(left), b.set_protocol(right)
-        left.transport, right.transport = await asyncio.gather(
-            loop.start_tls(a, left, server_context(), server_side=True),
-            loop.start_tls(b, right, client_context(), server_hostname=NAME))
+        a, left, b, right = foreign()
+        await both_upgraded(a, left, b, right)
         a.protocol.pause_writing()
         before = a.written
         left.transport.write(BIG[:600000])
@@ -833,20 +817,13 @@ def test_set_protocol_after_the_upgrade():
     def body(impl):
         async def main():
             first, second = Stream(), Stream()
-            ours, sock = stream_pair()
-            below = await attach(first, ours)
+            ours, below, sock = await in_clear(first)
             sock.send(b"clear")
             await first.wait("data_received")
-            task = upgrading(below, second, True)
-            far = far_of(sock, True)
-            await far.handshake()
-            transport = await task
+            transport, far = await handshake(below, second, sock, True)
             await far.send(b"secret")
             await second.wait("data_received")
-            transport.abort()
-            await lost(second)
-            far.close()
-            await io_settled()
+            await aborted(transport, second, far)
             return first.trace, second.trace
         return impl.run(main())
     assert same(body) == [[["connection_made"], ["data_received", b"clear"]],
