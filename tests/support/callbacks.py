@@ -19,6 +19,7 @@ class Story:
     def __init__(self, impl, make, on, *, debug=False):
         self.loop = impl.new_loop()
         self.loop.set_debug(debug)
+        self.loop.slow_callback_duration = 60  # a busy machine is not what these are about
         self.reports = Reports(self.loop)
         self.trace = []
         self.protocol = make(on, self.trace)
