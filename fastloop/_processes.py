@@ -15,6 +15,7 @@ import os
 import signal as signal_module
 import subprocess
 import types
+import warnings
 from asyncio import base_subprocess, events, tasks
 from asyncio import unix_events as unix
 from asyncio.base_events import BaseEventLoop
@@ -39,11 +40,14 @@ _Asyncios = unix._UnixSubprocessTransport
 
 def _is_as_expected():
     """Whether this Python's Popen and asyncio's transport have the parts that we take the place of."""
-    step = getattr(_popen_step, "__code__", None)
+    for method in (_popen_init, _popen_step):
+        # Not what a tool put there before we were imported.
+        if type(method) is not types.FunctionType or method.__globals__ is not vars(subprocess):
+            return False
+    step = _popen_step.__code__
     start = getattr(_Asyncios._start, "__code__", None)
     return (
-        step is not None
-        and step.co_varnames[: step.co_argcount] == _STEPS_ARGUMENTS
+        step.co_varnames[: step.co_argcount] == _STEPS_ARGUMENTS
         and hasattr(_Popen, "_close_pipe_fds")
         # stdin is a pipe, and not a socket as it once was
         and start is not None
@@ -101,17 +105,8 @@ def _spawn(argv, program, env, cwd, *how):
 
 
 def _argv(args, executable, shell):
-    """(argv, program) as Popen makes them."""
-    if type(args) is tuple:
-        argv = list(args)
-    elif isinstance(args, (str, bytes)):
-        argv = [args]
-    elif isinstance(args, os.PathLike):
-        if shell:
-            raise TypeError("path-like args is not allowed when shell is true")
-        argv = [args]
-    else:
-        argv = list(args)
+    """(argv, program) as Popen makes them of what asyncio lets through."""
+    argv = [args] if isinstance(args, (str, bytes)) else list(args)
     if shell:
         argv = [executable or "/bin/sh", "-c", *argv]
     return argv, argv[0] if executable is None else executable
@@ -197,6 +192,8 @@ class SubprocessTransport(_Asyncios):
     @classmethod
     def _quickly(cls, loop, protocol, args, shell, wanted, extra, kwargs):
         """A transport whose child runs, or None."""
+        if subprocess._active:
+            subprocess._cleanup()  # as each new Popen has it, lest zombies gather
         argv, program = _argv(args, None, shell)
         ours = [None, None, None]
         child, theirs = [-1, -1, -1], []
@@ -285,9 +282,12 @@ class SubprocessTransport(_Asyncios):
         if self._pidfd >= 0:
             try:
                 signal_module.pidfd_send_signal(self._pidfd, signal)
+                return
             except ProcessLookupError:
-                pass
-        elif self._returncode is None or self._proc is None:
+                return
+            except (AttributeError, PermissionError):
+                pass  # a Python or a sandbox without it; or it is not for us to signal, which kill() says too
+        if self._returncode is None or self._lost:
             super().send_signal(signal)
 
     def terminate(self):
@@ -312,8 +312,9 @@ class SubprocessTransport(_Asyncios):
         loop, pidfd = self._loop, self._pidfd
         try:
             returncode = _core._reap(self._pid, pidfd)
+            if returncode is None:
+                return  # not yet
         except ChildProcessError:
-            os.close(pidfd)
             # Somebody else has it; if that was our own Popen, it knows.
             returncode = None if self._popen is None else self._popen.returncode
             if returncode is None:
@@ -321,15 +322,13 @@ class SubprocessTransport(_Asyncios):
                 logger.warning(
                     "child process pid %d exit status already read:  will report returncode 255", self._pid
                 )
-        else:
-            if returncode is None:
-                return  # not yet
         self._status = returncode
         if self._popen is not None and self._popen.returncode is None:
             self._popen.returncode = returncode
-        # It is closed, which the kernel noticed by itself.
+        # In this order: a fork has a copy of it, and what is closed first is reported for as long as the fork lives.
         self._pidfd = -1
         loop._remove_reader(pidfd)
+        os.close(pidfd)
         if _EXIT_TAKES_A_TURN:
             loop.call_soon(self._process_exited, returncode)
         else:
@@ -338,7 +337,7 @@ class SubprocessTransport(_Asyncios):
     def _is_running(self):
         """Whether it has not ended yet, ended and not been noticed included."""
         try:
-            return os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+            return os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
         except ChildProcessError:
             return False
 
@@ -380,12 +379,12 @@ class SubprocessTransport(_Asyncios):
         assert self._returncode is None, self._returncode
         self._status = self._returncode = returncode
         loop.call_soon(self._protocol.process_exited)
+        self._try_finish()
         if _WAIT_ENDS_WITH_PROCESS:
             for waiter in self._exit_waiters:
                 if not waiter.done():
                     waiter.set_result(returncode)
             self._exit_waiters = None
-        self._try_finish()
 
     def _try_finish(self):
         if self._pending_calls is not None:
@@ -431,10 +430,12 @@ def _policys_watcher():
     method = type(policy).get_child_watcher
     if method is unix._UnixDefaultEventLoopPolicy.get_child_watcher:
         return policy._watcher
-    try:
-        return policy.get_child_watcher()
-    except NotImplementedError:
-        return None  # as asyncio's base class says; we need none
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # as asyncio has it
+        try:
+            return policy.get_child_watcher()
+        except NotImplementedError:
+            return None  # as asyncio's base class says; we need none
 
 
 class ProcessMixin:

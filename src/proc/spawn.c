@@ -7,7 +7,6 @@
 #include "proc/spawn.h"
 
 #include <errno.h>
-#include <unistd.h>
 
 #include "os/spawn.h"
 
@@ -83,7 +82,8 @@ strings_keep_variable(fl_strings *strings, PyObject *item)
     if (value == NULL) {
         return NULL;
     }
-    if (strchr(name, '=') != NULL) {
+    /* Whether a name may be empty depends on the way that Popen takes. */
+    if (*name == '\0' || strchr(name, '=') != NULL) {
         PyErr_SetString(PyExc_ValueError, "illegal environment variable name");
         return NULL;
     }
@@ -239,8 +239,8 @@ spawn_py_spawn(PyObject *Py_UNUSED(module), PyObject *args)
 
 PyDoc_STRVAR(spawn_reap_doc,
 "_reap(pid, pidfd, /)\n--\n\n"
-"The return code of a child that has ended, and pidfd is closed; None of one\n"
-"that has not.  A ChildProcessError if somebody else took it.");
+"The return code of a child that has ended, None of one that has not.\n"
+"A ChildProcessError if somebody else took it.");
 
 static PyObject *
 spawn_py_reap(PyObject *Py_UNUSED(module), PyObject *args)
@@ -256,9 +256,6 @@ spawn_py_reap(PyObject *Py_UNUSED(module), PyObject *args)
     }
     if (rc == 0) {
         Py_RETURN_NONE;
-    }
-    if (pidfd >= 0) {
-        (void)close(pidfd);
     }
     return PyLong_FromLong(status);
 }

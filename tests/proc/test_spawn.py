@@ -258,6 +258,8 @@ def test_a_fork_hook_is_not_run(way):
     (["/bin/tr\0ue"], {}),
     (["/bin/true"], {"cwd": "/us\0r"}),
     (["/bin/true"], {"env": {"A=B": "1"}}),
+    (["/bin/true"], {"env": {"": "1"}}),
+    (["/bin/true"], {"env": {"": "1"}, "cwd": "/"}),
     (["/bin/true"], {"env": {"A": "nul\0"}}),
     (["/bin/true"], {"env": {"A": 1}}),
     (["/bin/true"], {"env": [("A", "1")]}),
@@ -399,6 +401,7 @@ def test_the_popen(way):
             names = sorted(vars(popen))
             early = repr(popen), popen.returncode, popen.args, popen.stderr, transport._returncode, popen.poll()
             await process.communicate(b"x")
+            await asyncio.sleep(0.01)
             late = repr(popen), popen.returncode, popen.poll(), popen.wait(), transport._returncode
             assert transport.get_extra_info("nothing", 5) == 5
             return names, early, late, transport.get_extra_info("subprocess") is popen, transport._proc is None
