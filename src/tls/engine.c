@@ -3,7 +3,14 @@
    An ssl.SSLObject is Python around an object of the C module _ssl, whose
    methods take a buffer to read into.  If it is just that (`native`), we call
    the inner one, and lend it our own memory through a Window; an object of any
-   other class is called as asyncio would, and its bytes are copied. */
+   other class is called as asyncio would, and its bytes are copied.
+
+   The BIOs hold nothing between two calls: a record is put in right before
+   OpenSSL reads it, and what OpenSSL writes is taken out before anything else
+   runs.  So one pair serves all connections of a loop.  A pair of its own
+   would cost each several KiB, for a BIO never gives memory back, and as much
+   of the processor's caches (benchmarks/network, `tls-idle` and
+   `tls-echo-10k-100`). */
 #include "tls/tls.h"
 
 /* --- Windows --------------------------------------------------------------*/
