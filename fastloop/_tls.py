@@ -22,7 +22,7 @@ def _timeout(name, seconds, default):
 
 def make_transport(loop, protocol, sslcontext, waiter=None, server_side=False, server_hostname=None,
                    call_connection_made=True, ssl_handshake_timeout=None, ssl_shutdown_timeout=None):
-    """A TLSTransport for what asyncio would give an SSLProtocol; it is the protocol of the transport below."""
+    """An SSLTransport for what asyncio would give an SSLProtocol; it is the protocol of the transport below."""
     if ssl is None:
         raise RuntimeError("stdlib ssl module not available")
     handshake = _timeout("ssl_handshake_timeout", ssl_handshake_timeout, constants.SSL_HANDSHAKE_TIMEOUT)
@@ -30,7 +30,7 @@ def make_transport(loop, protocol, sslcontext, waiter=None, server_side=False, s
     if not sslcontext:
         sslcontext = sslproto._create_transport_context(server_side, server_hostname)
     hostname = server_hostname if server_hostname and not server_side else None
-    return _core.TLSTransport(loop, protocol, sslcontext, handshake, shutdown, server_side, hostname, waiter,
+    return _core.SSLTransport(loop, protocol, sslcontext, handshake, shutdown, server_side, hostname, waiter,
                               call_connection_made)
 
 

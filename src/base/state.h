@@ -31,7 +31,7 @@
     X(DatagramTransport) \
     X(ReadPipeTransport) \
     X(WritePipeTransport) \
-    X(TLSTransport) \
+    X(SSLTransport) \
     X(Window)
 
 /* Interned names of attributes and keywords. */
@@ -239,10 +239,10 @@ typedef struct fl_state {
     int (*set_result_quickly)(struct fl_state *state, PyObject *loop,
                               PyObject *future, PyObject *result);
 
-    /* Ciphertext for a TLSTransport, from the socket below it. */
+    /* Ciphertext for an SSLTransport, from the socket below it. */
     int (*tls_receive)(struct fl_state *state, PyObject *op,
                        const char *bytes, size_t len);
-    /* A TLSTransport for an accepted connection; settings as listener.c has
+    /* An SSLTransport for an accepted connection; settings as listener.c has
        them. */
     PyObject *(*tls_accept)(struct fl_state *state, PyObject *loop,
                             PyObject *protocol, PyObject *settings);

@@ -8,7 +8,7 @@ fl_deliver_to(TransportObject *self, PyObject *protocol)
 {
     fl_state *state = fl_transport_state(self);
     uint8_t mode = FL_READ_TLS;
-    if (Py_TYPE(protocol) != state->TLSTransport_type) {
+    if (Py_TYPE(protocol) != state->SSLTransport_type) {
         int buffered = PyObject_IsInstance(protocol, state->BufferedProtocol);
         if (buffered < 0) {
             return -1;

@@ -9,7 +9,7 @@ enum {
     FL_READ_DATA,      /* data_received(bytes) */
     FL_READ_BUFFERED,  /* into get_buffer(), then buffer_updated(n) */
     FL_READ_STREAM,    /* into a StreamReader, as long as all is asyncio's */
-    FL_READ_TLS,       /* ciphertext, to a TLSTransport: tls/ */
+    FL_READ_TLS,       /* ciphertext, to an SSLTransport: tls/ */
 };
 
 /* Makes protocol the one that gets what is received. */

@@ -180,7 +180,7 @@ socket_read_buffered(TransportObject *self)
                : 0;
 }
 
-/* For a TLSTransport: into memory that all connections use in turn. */
+/* For an SSLTransport: into memory that all connections use in turn. */
 static int
 socket_read_tls(TransportObject *self)
 {

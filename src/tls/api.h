@@ -1,4 +1,4 @@
-/* api.h -- the transport half of a TLSTransport: its public methods. */
+/* api.h -- the transport half of an SSLTransport: its public methods. */
 #ifndef FL_TLS_API_H
 #define FL_TLS_API_H
 

@@ -1,4 +1,4 @@
-/* tls.h -- TLSTransport: an encrypted stream above another transport.
+/* tls.h -- SSLTransport: an encrypted stream above another transport.
 
    asyncio has two objects for that, an SSLProtocol for the transport below and
    a transport for the protocol above.  Here one object is both: the transport

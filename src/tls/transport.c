@@ -1,4 +1,4 @@
-/* transport.c -- TLSTransport: the type, and its protocol half, which the
+/* transport.c -- SSLTransport: the type, and its protocol half, which the
    transport below calls. */
 #include "tls/tls.h"
 
@@ -332,7 +332,7 @@ tls_make(fl_state *state, PyObject *loop, PyObject *protocol,
          PyObject *shutdown_timeout, bool server_side, PyObject *hostname)
 {
     TLSObject *self =
-        (TLSObject *)fl_transport_alloc(state->TLSTransport_type, &tls_ops);
+        (TLSObject *)fl_transport_alloc(state->SSLTransport_type, &tls_ops);
     if (self == NULL) {
         return NULL;
     }
@@ -370,7 +370,7 @@ tls_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     PyObject *hostname = Py_None, *waiter = Py_None;
     int server_side = 0, make = 1;
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "OOOOO|pOOp:TLSTransport", keywords, &loop,
+            args, kwargs, "OOOOO|pOOp:SSLTransport", keywords, &loop,
             &protocol, &context, &handshake, &shutdown, &server_side,
             &hostname, &waiter, &make))
     {
@@ -496,7 +496,7 @@ static PyType_Slot tls_slots[] = {
 };
 
 static PyType_Spec tls_spec = {
-    .name = "fastloop._core.TLSTransport",
+    .name = "fastloop._core.SSLTransport",
     .basicsize = sizeof(TLSObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .slots = tls_slots,
@@ -520,7 +520,7 @@ tls_copy_from_asyncio(fl_state *state)
     }
     int rc = model == NULL ? -1
                            : fl_transport_copy_constants(
-                                 state->TLSTransport_type, model,
+                                 state->SSLTransport_type, model,
                                  (const char *const[]){
                                      "_sendfile_compatible",
                                      "_start_tls_compatible", NULL});
@@ -540,9 +540,9 @@ fl_tls_setup(PyObject *module, fl_state *state)
     if (bases == NULL) {
         return -1;
     }
-    state->TLSTransport_type = fl_add_type(module, &tls_spec, bases);
+    state->SSLTransport_type = fl_add_type(module, &tls_spec, bases);
     Py_DECREF(bases);
-    if (state->TLSTransport_type == NULL
+    if (state->SSLTransport_type == NULL
         || fl_tls_engine_setup(module, state) < 0)
     {
         return -1;

@@ -36,5 +36,6 @@ def leave_out(conftest, unfit, config, items):
     items[:] = fit
     modules = {item.path.stem for item in items if os.path.dirname(item.path) == folder}
     stale = sorted(entry for entry in unfit if entry not in used and entry.partition(".")[0] in modules)
-    if stale and not config.option.keyword and not any("::" in arg for arg in config.args):
+    is_partial = config.option.keyword or config.getoption("lf", False)
+    if stale and not is_partial and not any("::" in arg for arg in config.args):
         raise pytest.UsageError(f"{folder}/conftest.py names tests that do not exist: {', '.join(stale)}")

@@ -24,6 +24,13 @@ NOT_ON_A_BAD_NETWORK = {
     "how often the loop goes round": (
         "test_calls.test_cancelled_drain",
     ),
+    "which of a connection's failures is found first, and by whom": (
+        "test_calls.test_odd_server_hostnames",
+        "test_handshake.test_contextvars_of_callbacks",
+    ),
+    "what the kernel did not take before the end is lost": (
+        "test_handshake.test_alert_of_a_refusal_reaches_the_peer",
+    ),
 }
 
 
