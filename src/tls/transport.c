@@ -258,15 +258,20 @@ tls_get_exposed(PyObject *op, void *closure)
     return Py_NewRef(object == NULL ? Py_None : object);
 }
 
-enum { FLAG_CLOSED, FLAG_PROTOCOL_PAUSED };
+enum { FLAG_CLOSED, FLAG_PAUSED, FLAG_PROTOCOL_PAUSED };
 
 static PyObject *
 tls_get_flag(PyObject *op, void *closure)
 {
-    TLSObject *self = (TLSObject *)op;
-    return PyBool_FromLong((int)(intptr_t)closure == FLAG_CLOSED
-                               ? self->base.closing
-                               : self->base.protocol_paused);
+    TransportObject *base = &((TLSObject *)op)->base;
+    switch ((int)(intptr_t)closure) {
+    case FLAG_CLOSED:
+        return PyBool_FromLong(base->closing);
+    case FLAG_PAUSED:
+        return PyBool_FromLong(base->paused);
+    default:
+        return PyBool_FromLong(base->protocol_paused);
+    }
 }
 
 static PyMemberDef tls_members[] = {
@@ -294,6 +299,9 @@ static PyGetSetDef tls_getset[] = {
     {"_outgoing", tls_get_exposed, NULL, NULL,
      (void *)offsetof(TLSObject, outgoing)},
     {"_closed", tls_get_flag, NULL, NULL, (void *)FLAG_CLOSED},
+    {"_app_reading_paused", tls_get_flag, NULL, NULL, (void *)FLAG_PAUSED},
+    {"_app_writing_paused", tls_get_flag, NULL, NULL,
+     (void *)FLAG_PROTOCOL_PAUSED},
     {"_protocol_paused", tls_get_flag, NULL, NULL,
      (void *)FLAG_PROTOCOL_PAUSED},
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL,

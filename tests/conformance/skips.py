@@ -25,6 +25,8 @@ ENTRIES = [Entry(*fields) for fields in (
     ("loop", "test_ssl.TestSSL.test_remote_shutdown_receives_trailing_data_on_slow_socket",
      "3.13.1+", FAILS, "puts a wrapper in the place of asyncio's own transport's _sock, whose send() "
                        "it expects to be called"),
+    ("loop", "test_unix_events.PidfdChildWatcherTests.test_pidfd_closed_when_waitpid_raises",
+     "3.15+", OMIT, "waits for asyncio's watcher of children to call os.waitpid(); ours asks the kernel in C"),
 )]
 
 # What cannot hold where the network misbehaves on purpose (FASTLOOP_DEBUG_NET, src/os/sockcall.h; the stage `badnet` of
