@@ -43,30 +43,6 @@ strings_keep(fl_strings *strings, PyObject *op)
     return rc < 0 ? NULL : PyBytes_AS_STRING(bytes);  // owned by the list
 }
 
-/* Runs Python: iteration, __fspath__. */
-static char **
-strings_of_sequence(fl_strings *strings, PyObject *sequence)
-{
-    PyObject *items = PySequence_Tuple(sequence);
-    if (items == NULL) {
-        return NULL;
-    }
-    Py_ssize_t n = PyTuple_GET_SIZE(items);
-    char **found = PyMem_Calloc((size_t)n + 1, sizeof(*found));
-    if (found == NULL) {
-        PyErr_NoMemory();
-    }
-    for (Py_ssize_t i = 0; found != NULL && i < n; i++) {
-        found[i] = strings_keep(strings, PyTuple_GET_ITEM(items, i));
-        if (found[i] == NULL) {
-            PyMem_Free(found);
-            found = NULL;
-        }
-    }
-    Py_DECREF(items);
-    return found;
-}
-
 /* "name=value".  Runs Python: __fspath__. */
 static char *
 strings_keep_variable(fl_strings *strings, PyObject *item)
@@ -93,22 +69,23 @@ strings_keep_variable(fl_strings *strings, PyObject *item)
     return text;
 }
 
-/* Runs Python: items() of the mapping. */
+/* What `keep` makes of each of the items, a tuple or a list that is nobody
+   else's.  Steals items, which may be NULL with an exception.  Runs Python:
+   __fspath__. */
 static char **
-strings_of_environment(fl_strings *strings, PyObject *env)
+strings_collect(fl_strings *strings, PyObject *items,
+                char *(*keep)(fl_strings *, PyObject *))
 {
-    PyObject *items = PyMapping_Items(env);
     if (items == NULL) {
         return NULL;
     }
-    /* The list is a new one and nobody else's. */
-    Py_ssize_t n = PyList_GET_SIZE(items);
+    Py_ssize_t n = PySequence_Fast_GET_SIZE(items);
     char **found = PyMem_Calloc((size_t)n + 1, sizeof(*found));
     if (found == NULL) {
         PyErr_NoMemory();
     }
     for (Py_ssize_t i = 0; found != NULL && i < n; i++) {
-        found[i] = strings_keep_variable(strings, PyList_GET_ITEM(items, i));
+        found[i] = keep(strings, PySequence_Fast_GET_ITEM(items, i));
         if (found[i] == NULL) {
             PyMem_Free(found);
             found = NULL;
@@ -152,16 +129,19 @@ spawn_fill(fl_strings *strings, PyObject *argv, PyObject *programs,
     if (strings->kept == NULL || strings_take_fds(strings, fds, plan) < 0) {
         return -1;
     }
-    strings->argv = strings_of_sequence(strings, argv);
+    strings->argv =
+        strings_collect(strings, PySequence_Tuple(argv), strings_keep);
     if (strings->argv == NULL) {
         return -1;
     }
-    strings->programs = strings_of_sequence(strings, programs);
+    strings->programs =
+        strings_collect(strings, PySequence_Tuple(programs), strings_keep);
     if (strings->programs == NULL) {
         return -1;
     }
     if (env != Py_None) {
-        strings->envp = strings_of_environment(strings, env);
+        strings->envp = strings_collect(strings, PyMapping_Items(env),
+                                        strings_keep_variable);
         if (strings->envp == NULL) {
             return -1;
         }
