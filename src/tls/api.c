@@ -130,11 +130,19 @@ fl_tls_py_set_protocol(PyObject *op, PyObject *const *args,
 
 /* --- Limits ---------------------------------------------------------------*/
 
-/* asyncio's defaults and its ValueError. */
+/* The arguments, with asyncio's defaults and its ValueError. */
 static int
-tls_set_limits(fl_state *state, PyObject *high, PyObject *low, int kib,
-               Py_ssize_t *high_water, Py_ssize_t *low_water)
+tls_set_limits(fl_state *state, const char *format, PyObject *args,
+               PyObject *kwargs, int kib, Py_ssize_t *high_water,
+               Py_ssize_t *low_water)
 {
+    static char *keywords[] = {"high", "low", NULL};
+    PyObject *high = Py_None, *low = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, format, keywords, &high,
+                                     &low))
+    {
+        return -1;
+    }
     PyObject *pair = PyObject_CallFunction(state->add_flowcontrol_defaults,
                                            "OOi", high, low, kib);
     if (pair == NULL) {
@@ -158,46 +166,24 @@ tls_set_limits(fl_state *state, PyObject *high, PyObject *low, int kib,
     return rc;
 }
 
-static int
-tls_parse_limits(const char *format, PyObject *args, PyObject *kwargs,
-                 PyObject **high, PyObject **low)
-{
-    static char *keywords[] = {"high", "low", NULL};
-    *high = *low = Py_None;
-    return PyArg_ParseTupleAndKeywords(args, kwargs, format, keywords, high,
-                                       low)
-               ? 0
-               : -1;
-}
-
 PyObject *
 fl_tls_py_set_write_limits(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     TLSObject *self = (TLSObject *)op;
-    PyObject *high, *low;
-    if (tls_parse_limits("|OO:set_write_buffer_limits", args, kwargs, &high,
-                         &low) < 0
-        || tls_set_limits(fl_tls_state(self), high, low, FL_TLS_WRITE_WATER,
-                          &self->base.high_water, &self->base.low_water) < 0)
-    {
-        return NULL;
-    }
-    return fl_none_or_error(fl_tls_control_writing(self));
+    int rc = tls_set_limits(fl_tls_state(self), "|OO:set_write_buffer_limits",
+                            args, kwargs, FL_TLS_WRITE_WATER,
+                            &self->base.high_water, &self->base.low_water);
+    return fl_none_or_error(rc < 0 ? -1 : fl_tls_control_writing(self));
 }
 
 PyObject *
 fl_tls_py_set_read_limits(PyObject *op, PyObject *args, PyObject *kwargs)
 {
     TLSObject *self = (TLSObject *)op;
-    PyObject *high, *low;
-    if (tls_parse_limits("|OO:set_read_buffer_limits", args, kwargs, &high,
-                         &low) < 0
-        || tls_set_limits(fl_tls_state(self), high, low, FL_TLS_READ_WATER,
-                          &self->read_high, &self->read_low) < 0)
-    {
-        return NULL;
-    }
-    return fl_none_or_error(fl_tls_control_reading(self));
+    int rc = tls_set_limits(fl_tls_state(self), "|OO:set_read_buffer_limits",
+                            args, kwargs, FL_TLS_READ_WATER, &self->read_high,
+                            &self->read_low);
+    return fl_none_or_error(rc < 0 ? -1 : fl_tls_control_reading(self));
 }
 
 PyObject *

@@ -267,8 +267,8 @@ int fl_tls_abort(TLSObject *self, PyObject *exc) FL_RAISES;
 int fl_tls_lose(TLSObject *self, PyObject *exc) FL_RAISES;
 
 /* An exception is raised: the connection ends, and the exception is reported
-   as asyncio's SSLProtocol does.  -1 only for what ends the loop or, with
-   `ordinary`, for what is no Exception.  Runs Python. */
+   as asyncio's SSLProtocol does.  -1, and it is
+   still raised, for what is no Exception.  Runs Python. */
 int fl_tls_fatal(TLSObject *self, const char *message) FL_RAISES;
 
 /* The connection ended while OpenSSL was at work, and said so: what OpenSSL

@@ -76,7 +76,7 @@ tls_py_go_on(PyObject *op, PyObject *Py_UNUSED(ignored))
 
 /* A protocol before us may have been told to pause; then the application
    waits, if it is the one that was told (start_tls). */
-static int
+static void
 tls_ask_lower(TLSObject *self)
 {
     if (self->lower_is_socket) {
@@ -93,7 +93,6 @@ tls_ask_lower(TLSObject *self)
     if (self->lower_full && self->app == FL_APP_MADE) {
         self->base.protocol_paused = true;
     }
-    return 0;
 }
 
 static PyObject *
@@ -117,8 +116,8 @@ tls_py_connection_made(PyObject *op, PyObject *lower)
         self->phase = FL_TLS_HANDSHAKE;
         return fl_none_or_error(fl_tls_lose(self, Py_None));
     }
-    return fl_none_or_error(
-        tls_ask_lower(self) < 0 ? -1 : fl_tls_start_handshake(self));
+    tls_ask_lower(self);
+    return fl_none_or_error(fl_tls_start_handshake(self));
 }
 
 static PyObject *

@@ -74,18 +74,19 @@ class Chunks(Client, asyncio.BufferedProtocol):
         Client.data_received(self, self.buffer[:count])
 
 
-async def echo(factory, size, pieces):
+async def echo(factory, size, pieces, *, serving={}, calling={}, rest=0):  # noqa: B006
+    """What is sent comes back; `serving` and `calling` are further arguments of server and client."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Echo, "127.0.0.1", 0)
+    server = await loop.create_server(Echo, "127.0.0.1", 0, **serving)
     done = loop.create_future()
     transport, _ = await loop.create_connection(
-        lambda: factory(done, size * pieces), *server.sockets[0].getsockname())
+        lambda: factory(done, size * pieces), *server.sockets[0].getsockname(), **calling)
     transport.write(b"x" * size)
     transport.writelines([b"y" * size] * (pieces - 1))
     await done
     transport.close()
     server.close()
-    await asyncio.sleep(0)
+    await asyncio.sleep(rest)
 
 
 @scenario
@@ -134,19 +135,10 @@ def contexts():
 
 
 async def tls_echo(factory, size, pieces):
-    loop = asyncio.get_running_loop()
     theirs, ours = contexts()
-    server = await loop.create_server(Echo, "127.0.0.1", 0, ssl=theirs, ssl_shutdown_timeout=0.1)
-    done = loop.create_future()
-    transport, _ = await loop.create_connection(
-        lambda: factory(done, size * pieces), *server.sockets[0].getsockname(), ssl=ours, server_hostname="localhost",
-        ssl_shutdown_timeout=0.1)
-    transport.write(b"x" * size)
-    transport.writelines([b"y" * size] * (pieces - 1))
-    await done
-    transport.close()
-    server.close()
-    await asyncio.sleep(0.01)
+    await echo(factory, size, pieces, rest=0.01,
+               serving={"ssl": theirs, "ssl_shutdown_timeout": 0.1},
+               calling={"ssl": ours, "server_hostname": "localhost", "ssl_shutdown_timeout": 0.1})
 
 
 @scenario
